@@ -1,0 +1,1 @@
+"""The recipes (YAML) and the strict loader that reads them."""

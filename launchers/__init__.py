@@ -1,0 +1,1 @@
+"""A launch configuration becomes ordinary commands that a person can read and run alone."""

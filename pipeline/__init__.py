@@ -1,0 +1,1 @@
+"""Examples to models: families, objectives, optimizers, training, evaluation, export."""

@@ -1,0 +1,190 @@
+"""The ``lexmill`` command. Commands import what they need when they run, not before."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from preprocessing.commands import STAGES
+from preprocessing.console import (
+    add_common_arguments,
+    add_stage_arguments,
+    guarded,
+    run_stage_command,
+    stage_example,
+)
+
+Result = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One command: what it does, an example, how its arguments look, and what runs it."""
+
+    group: str
+    summary: str
+    example: str
+    arguments: Callable[[argparse.ArgumentParser], None]
+    run: Callable[[argparse.Namespace], Result]
+
+
+def _run_arguments(parser: argparse.ArgumentParser) -> None:
+    add_stage_arguments(parser)
+    parser.add_argument("--ranks", type=int, help="processes (default: the GPUs; else at most 2)")
+
+
+def _checkpoint_arguments(parser: argparse.ArgumentParser) -> None:
+    add_common_arguments(parser)
+    parser.add_argument("--checkpoint", type=Path, help="another one than the newest")
+
+
+def _import_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help="a Hugging Face folder")
+    parser.add_argument("output", type=Path, metavar="OUTPUT", help="a new folder for ours")
+    parser.add_argument("--json", action="store_true", help="a machine-readable last line")
+    parser.add_argument("--debug", action="store_true", help="tracebacks instead of sentences")
+
+
+def _run(arguments: argparse.Namespace) -> Result:
+    from pipeline.commands import run_all
+
+    return run_all(
+        arguments.config,
+        arguments.overrides,
+        ranks=arguments.ranks,
+        overwrite=arguments.overwrite,
+        print_config=arguments.print_config,
+    )
+
+
+def _train(arguments: argparse.Namespace) -> Result:
+    from pipeline.train import train_command
+
+    return train_command(arguments)
+
+
+def _evaluate(arguments: argparse.Namespace) -> Result:
+    from pipeline.commands import evaluate_run, load_run
+
+    run = load_run(arguments.config, arguments.overrides, print_config=arguments.print_config)
+    return evaluate_run(run, arguments.checkpoint)
+
+
+def _export(arguments: argparse.Namespace) -> Result:
+    from pipeline.commands import export_run, load_run
+
+    run = load_run(arguments.config, arguments.overrides, print_config=arguments.print_config)
+    return export_run(run, arguments.checkpoint)
+
+
+def _report(arguments: argparse.Namespace) -> Result:
+    from pipeline.commands import load_run, report_run
+
+    run = load_run(arguments.config, arguments.overrides, print_config=arguments.print_config)
+    return report_run(run)
+
+
+def _import(arguments: argparse.Namespace) -> Result:
+    from pipeline.commands import import_folder
+
+    return import_folder(arguments.folder, arguments.output)
+
+
+_QUICKSTART = "configs/quickstart.yaml"
+COMMANDS: dict[str, Entry] = {
+    **{
+        name: Entry(
+            "prepare",
+            summary,
+            stage_example(name),
+            add_stage_arguments,
+            lambda arguments: run_stage_command(arguments.command, arguments),
+        )
+        for name, (summary, _) in STAGES.items()
+    },
+    "run": Entry(
+        "train",
+        "all stages in order, training, evaluation, export, report; skips what is up to date",
+        f"example: lexmill run {_QUICKSTART} --ranks 2",
+        _run_arguments,
+        _run,
+    ),
+    "train": Entry(
+        "train",
+        "train in this process (several ranks: deepspeed pipeline/train.py CONFIG)",
+        f"example: lexmill train {_QUICKSTART} train.engine=local",
+        add_common_arguments,
+        _train,
+    ),
+    "evaluate": Entry(
+        "judge",
+        "score the newest checkpoint beside its baselines",
+        f"example: lexmill evaluate {_QUICKSTART} --json",
+        _checkpoint_arguments,
+        _evaluate,
+    ),
+    "report": Entry(
+        "judge",
+        "write report.html of a run",
+        f"example: lexmill report {_QUICKSTART}",
+        add_common_arguments,
+        _report,
+    ),
+    "export": Entry(
+        "share",
+        "write the Hugging Face form and prove that it computes the same",
+        f"example: lexmill export {_QUICKSTART} export.directory=my-bert",
+        _checkpoint_arguments,
+        _export,
+    ),
+    "import": Entry(
+        "share",
+        "read a Hugging Face folder into the form of our checkpoints",
+        "example: lexmill import my-bert imported/my-bert",
+        _import_arguments,
+        _import,
+    ),
+}
+
+
+def overview() -> str:
+    """The commands in their groups."""
+    lines = []
+    for group in dict.fromkeys(entry.group for entry in COMMANDS.values()):
+        lines.append(f"{group}:")
+        lines += [
+            f"  {name:<13}{entry.summary}"
+            for name, entry in COMMANDS.items()
+            if entry.group == group
+        ]
+    return "\n".join(lines)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns 0 (ok), 1 (failed) or 2 (bad input)."""
+    parser = argparse.ArgumentParser(
+        prog="lexmill",
+        description="Pretrain language models: raw text in, Hugging Face-compatible models out.",
+        epilog=overview(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        usage="lexmill COMMAND CONFIG.yaml [key.path=value ...]",
+    )
+    commands = parser.add_subparsers(dest="command", required=True, help=argparse.SUPPRESS)
+    for name, entry in COMMANDS.items():
+        entry.arguments(
+            commands.add_parser(name, description=entry.summary, epilog=entry.example)
+        )
+    arguments = parser.parse_args(argv)
+    return guarded(
+        lambda: COMMANDS[arguments.command].run(arguments),
+        debug=arguments.debug,
+        as_json=arguments.json,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,53 @@
+"""Read a Hugging Face folder: its configuration and its weights, or a sentence for each fault."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from pipeline.huggingface import config_from_huggingface, name_table
+from pipeline.models import ModelConfig, build_model
+
+GAMMA_AND_BETA = {".LayerNorm.gamma": ".LayerNorm.weight", ".LayerNorm.beta": ".LayerNorm.bias"}
+"""What checkpoints converted from TensorFlow call the parameters of a norm."""
+
+BUFFERS = frozenset({"bert.embeddings.position_ids"})
+"""Constants that older versions of transformers stored among the weights."""
+
+
+def import_model(directory: Path) -> tuple[ModelConfig, dict[str, Tensor]]:
+    """The configuration and the ``state_dict`` (fp32) of an exported or published folder.
+
+    Reads ``config.json`` and ``model.safetensors``; pickled weights are never opened.
+
+    Raises:
+        ValueError: a file is missing, or the architecture or a setting is not supported.
+        TensorError: tensors are missing, unknown or of another shape; each is named.
+    """
+    for name in ("config.json", "model.safetensors"):
+        if not (directory / name).is_file():
+            raise ValueError(
+                f"{directory / name}: there is no such file; save the model with transformers' "
+                "save_pretrained, in one shard"
+            )
+    fields = json.loads((directory / "config.json").read_text(encoding="utf-8"))
+    tensors = {
+        _modern(name): tensor
+        for name, tensor in load_file(directory / "model.safetensors").items()
+        if name not in BUFFERS
+    }
+    config = config_from_huggingface(fields, tensors)
+    with torch.device("meta"):
+        shapes = {name: tensor.shape for name, tensor in build_model(config).state_dict().items()}
+    return config, name_table(config).from_huggingface(tensors, shapes)
+
+
+def _modern(name: str) -> str:
+    for old, new in GAMMA_AND_BETA.items():
+        if name.endswith(old):
+            return name.removesuffix(old) + new
+    return name

@@ -1,0 +1,92 @@
+"""Tensor names: one table a family, read in both directions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+class TensorError(ValueError):
+    """Weights that do not fit a model. ``problems`` holds one sentence for each tensor."""
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n".join(self.problems))
+
+
+@dataclass(frozen=True)
+class NameTable:
+    """How the tensors of a family are called.
+
+    Attributes:
+        names: our name -> theirs, every parameter once.
+        our_ties: second names that our ``state_dict`` has for a tensor -> its first.
+        their_copies: second names that their file holds too -> the first. Written, and required
+            to agree where present.
+        their_ties: as ``their_copies``, but not written: their loader ties them by itself.
+    """
+
+    names: Mapping[str, str]
+    our_ties: Mapping[str, str]
+    their_copies: Mapping[str, str]
+    their_ties: Mapping[str, str]
+
+    def to_huggingface(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Our ``state_dict`` under their names: contiguous fp32 copies in CPU memory.
+
+        Raises:
+            TensorError: the table and the state do not name the same tensors.
+        """
+        expected = self.names.keys() | self.our_ties.keys()
+        problems = _differences(state.keys(), expected)
+        if problems:
+            raise TensorError(problems)
+        theirs = {name: _fresh(state[ours]) for ours, name in self.names.items()}
+        theirs |= {copy: theirs[name].clone() for copy, name in self.their_copies.items()}
+        return theirs
+
+    def from_huggingface(
+        self, tensors: Mapping[str, Tensor], shapes: Mapping[str, Sequence[int]]
+    ) -> dict[str, Tensor]:
+        """Their tensors as our ``state_dict``, fp32, with tied names sharing a tensor.
+
+        Args:
+            tensors: by their names.
+            shapes: of our ``state_dict``.
+
+        Raises:
+            TensorError: a tensor is missing, unknown, of another shape, or not equal to the one
+                that it must be tied to; every such tensor is named.
+        """
+        second = {**self.their_copies, **self.their_ties}
+        required = set(self.names.values())
+        problems = [
+            f"{name}: differs from {first}, which it must be tied to"
+            for name, first in second.items()
+            if name in tensors
+            and first in tensors
+            and not torch.equal(tensors[name], tensors[first])
+        ]
+        problems += _differences(tensors.keys() - second.keys(), required)
+        problems += [
+            f"{theirs}: shape {tuple(tensors[theirs].shape)}, expected {tuple(shapes[ours])}"
+            for ours, theirs in self.names.items()
+            if theirs in tensors and tensors[theirs].shape != torch.Size(shapes[ours])
+        ]
+        if problems:
+            raise TensorError(sorted(problems))
+        state = {ours: _fresh(tensors[theirs]) for ours, theirs in self.names.items()}
+        return state | {tied: state[first] for tied, first in self.our_ties.items()}
+
+
+def _differences(given: Set[str], expected: Set[str]) -> list[str]:
+    return [f"{name}: this tensor is missing" for name in sorted(expected - given)] + [
+        f"{name}: unknown tensor" for name in sorted(given - expected)
+    ]
+
+
+def _fresh(tensor: Tensor) -> Tensor:
+    return tensor.detach().to("cpu", torch.float32, copy=True).contiguous()

@@ -1,0 +1,170 @@
+"""The proof of an exported folder: transformers computes from it what our model computes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from tokenizers import Tokenizer
+from torch import Tensor
+
+from pipeline.batch import Batch, Targets
+from pipeline.models import ModelConfig, build_model
+
+TOLERANCE = 1e-5
+"""The largest difference of an fp32 logit that passes."""
+
+TEXTS = (
+    "The quick brown fox jumps over the lazy dog.",
+    "Ünïcode façades, ＦＵＬＬ width, 東京 and emoji 🙂; hy-phens, 3.14 and\tTABS!",
+    "[CLS] special [MASK] tokens [SEP] as text",
+)
+
+
+class ExportError(RuntimeError):
+    """An exported folder does not compute what the model computes."""
+
+
+def compare_tokenizers(ours: Path, folder: Path) -> None:
+    """Require equal ids for probe texts, alone and as pairs.
+
+    Raises:
+        ExportError: with the text and both lists of ids.
+    """
+    from transformers import AutoTokenizer
+
+    tokenizer = Tokenizer.from_file(str(ours / "tokenizer.json"))
+    theirs = AutoTokenizer.from_pretrained(folder)
+    for text in TEXTS:
+        for pair in (None, TEXTS[0]):
+            expected = tokenizer.encode(text, pair)
+            given = theirs(text, pair)
+            if given["input_ids"] != expected.ids or given["token_type_ids"] != expected.type_ids:
+                raise ExportError(
+                    f"the tokenizer gives other ids for {text!r} (pair: {pair!r}): "
+                    f"{given['input_ids']}, ours {expected.ids}"
+                )
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A row of two packed sequences and padding, and the same sequences in rows of their own.
+
+    Attributes:
+        batch: the packed row, with all real positions as targets of every output.
+        ids, segment_ids, lengths: the sequences, padded.
+    """
+
+    batch: Batch
+    ids: Int[Tensor, "sequences length"]
+    segment_ids: Int[Tensor, "sequences length"]
+    lengths: tuple[int, ...]
+
+
+def make_probe(vocab_size: int, max_positions: int, num_segments: int) -> Probe:
+    """Random ids in all segments; always the same."""
+    generator = torch.Generator().manual_seed(0)
+    lengths = (min(max_positions, 24), min(max_positions, 13))
+    padding = 3
+    ids = [torch.randint(0, vocab_size, (n,), generator=generator) for n in lengths]
+    segments = [(torch.arange(n) * num_segments) // n for n in lengths]
+    positions = [torch.arange(n) for n in lengths]
+    numbers = [torch.full((n,), number) for number, n in enumerate(lengths, start=1)]
+
+    def row(parts: list[Tensor]) -> Tensor:
+        return torch.cat([*parts, torch.zeros(padding, dtype=torch.long)]).unsqueeze(0)
+
+    everywhere = torch.arange(sum(lengths))
+    firsts = torch.tensor([sum(lengths[:i]) for i in range(len(lengths))])
+    batch = Batch(
+        ids=row(ids),
+        sequence_ids=row(numbers),
+        positions=row(positions),
+        segment_ids=row(segments),
+        targets={
+            "masked_lm": Targets(everywhere, torch.zeros_like(everywhere)),
+            "next_sentence": Targets(firsts, torch.zeros_like(firsts)),
+        },
+    )
+    return Probe(
+        batch,
+        torch.nn.utils.rnn.pad_sequence(ids, batch_first=True),
+        torch.nn.utils.rnn.pad_sequence(segments, batch_first=True),
+        lengths,
+    )
+
+
+def compare_logits(
+    config: ModelConfig, state: Mapping[str, Tensor], folder: Path, outputs: Mapping[str, str]
+) -> float:
+    """Load the folder with transformers and require our logits, in fp32 on the CPU.
+
+    Ours come from one packed row, theirs from a padded row for each sequence.
+
+    Args:
+        state: our ``state_dict``.
+        outputs: our output -> the field of theirs that holds its logits.
+
+    Returns:
+        The largest difference of a logit.
+
+    Raises:
+        ExportError: a tensor did not fit, or a logit differs by more than ``TOLERANCE`` (relative
+            to the largest logit where that is above 1).
+    """
+    probe = make_probe(config.vocab_size, config.max_positions, config.num_segments)
+    theirs = _their_logits(load_strictly(folder), probe, outputs)
+    with torch.device("meta"):  # no weights are drawn: the generator of a training stays as it is
+        model = build_model(config)
+    whole = {name: tensor.detach().to("cpu", torch.float32) for name, tensor in state.items()}
+    model.load_state_dict(whole, assign=True)
+    targets = {name: probe.batch.targets[name] for name in outputs}
+    with torch.no_grad():
+        ours = model.eval()(replace(probe.batch, targets=targets))
+    differences = {name: float((ours[name] - theirs[name]).abs().max()) for name in outputs}
+    for name, difference in differences.items():
+        bound = TOLERANCE * max(1.0, theirs[name].abs().max().item())
+        if not difference <= bound:
+            raise ExportError(
+                f"{name}: logits differ by {difference:.3g} from those of transformers, "
+                f"which is more than {bound:.3g}"
+            )
+    return max(differences.values())
+
+
+def load_strictly(folder: Path) -> Any:
+    """The folder as the class it names, where every tensor fits.
+
+    Raises:
+        ExportError: naming each tensor that is missing, unexpected or mismatched.
+    """
+    import transformers
+
+    fields = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    architecture = getattr(transformers, fields["architectures"][0])
+    model, info = architecture.from_pretrained(folder, output_loading_info=True)
+    faults = [f"{kind}: {sorted(map(str, names))}" for kind, names in info.items() if names]
+    if faults:
+        raise ExportError(
+            "transformers does not load the weights as they are: " + "; ".join(faults)
+        )
+    return model.eval()
+
+
+def _their_logits(
+    model: Any, probe: Probe, outputs: Mapping[str, str]
+) -> dict[str, Float[Tensor, "targets classes"]]:
+    lengths = torch.tensor(probe.lengths).unsqueeze(1)
+    real = torch.arange(probe.ids.shape[1]) < lengths
+    with torch.no_grad():
+        given = model(
+            input_ids=probe.ids, token_type_ids=probe.segment_ids, attention_mask=real.long()
+        )
+    logits = {name: getattr(given, field) for name, field in outputs.items()}
+    # One prediction for each token, or one for each sequence.
+    return {name: values[real] if values.ndim == 3 else values for name, values in logits.items()}

@@ -1,0 +1,140 @@
+"""BERT: a bidirectional encoder that fills in masked tokens and judges pairs of segments.
+
+Paper: Devlin et al. 2018, https://arxiv.org/abs/1810.04805.
+Reference: https://github.com/google-research/bert (``modeling.py``, ``run_pretraining.py``).
+
+Deliberate deviations:
+
+- ``activation`` defaults to the exact gelu, as in transformers; the reference code approximates
+  it by tanh, which is ``gelu_new`` here.
+- Sequences may be packed: positions restart, and attention stays within each.
+- ``next_sentence=False`` leaves out pooler and classifier, for corpora without pairs.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from jaxtyping import Float
+from pydantic import Field, PositiveFloat, PositiveInt
+from torch import Tensor, nn
+
+from configs.schema import config
+from pipeline.batch import Batch
+from pipeline.nn.activations import activation
+from pipeline.nn.attention import ScaledDotProduct, SelfAttention
+from pipeline.nn.blocks import PostNormBlock
+from pipeline.nn.embeddings import Embeddings
+from pipeline.nn.feed_forward import FeedForward
+from pipeline.nn.heads import SequenceHead, TokenHead
+from pipeline.nn.initialization import initialize
+from pipeline.nn.masks import within_sequences
+from pipeline.nn.model import PretrainingModel
+
+
+@config
+class BertConfig:
+    """The shape of a BERT; the defaults are those of the published base model.
+
+    Attributes:
+        max_positions: the longest sequence.
+        activation: ``gelu`` (erf) or ``gelu_new`` (tanh), in blocks and token head.
+        dropout: of the embeddings and of each block's two parts.
+        attention_dropout: of the attention weights.
+        initializer_std: of the weights, before the cut at two deviations.
+        next_sentence: whether there is a head for ``next_sentence``.
+    """
+
+    family: Literal["bert"]
+    vocab_size: PositiveInt
+    hidden_size: PositiveInt = 768
+    num_layers: PositiveInt = 12
+    num_heads: PositiveInt = 12
+    intermediate_size: PositiveInt = 3072
+    max_positions: PositiveInt = 512
+    num_segments: PositiveInt = 2
+    activation: Literal["gelu", "gelu_new"] = "gelu"
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    attention_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    layer_norm_eps: PositiveFloat = 1e-12
+    initializer_std: PositiveFloat = 0.02
+    next_sentence: bool = True
+
+    def __post_init__(self) -> None:
+        if self.hidden_size % self.num_heads:
+            raise ValueError(
+                f"hidden_size {self.hidden_size} is no multiple of num_heads {self.num_heads}"
+            )
+
+
+class Bert(PretrainingModel):
+    """The encoder with its pretraining heads.
+
+    Outputs: ``masked_lm`` ``[targets, vocab]``; ``next_sentence`` ``[targets, 2]`` for targets at
+    the first token of each sequence, class 0 where the second segment follows the first in its
+    document, 1 where it comes from elsewhere.
+    """
+
+    def __init__(self, config: BertConfig) -> None:
+        super().__init__()
+        self.embeddings = Embeddings(
+            vocab_size=config.vocab_size,
+            hidden_size=config.hidden_size,
+            max_positions=config.max_positions,
+            num_segments=config.num_segments,
+            layer_norm_eps=config.layer_norm_eps,
+            dropout=config.dropout,
+        )
+        self.blocks = nn.ModuleList(encoder_block(config) for _ in range(config.num_layers))
+        self.heads = nn.ModuleDict()
+        self.heads["masked_lm"] = TokenHead(
+            self.embeddings.word,
+            hidden_size=config.hidden_size,
+            activation=activation(config.activation),
+            layer_norm_eps=config.layer_norm_eps,
+        )
+        if config.next_sentence:
+            self.heads["next_sentence"] = SequenceHead(
+                hidden_size=config.hidden_size, num_classes=2
+            )
+        self.outputs = tuple(self.heads)
+        initialize(self, config.initializer_std)
+
+    def encode(self, batch: Batch) -> Float[Tensor, "rows length hidden"]:
+        """The last hidden states of all positions; those of padding mean nothing."""
+        mask = within_sequences(batch.sequence_ids)
+        hidden: Tensor = self.embeddings(batch.ids, batch.positions, batch.segment_ids)
+        for block in self.blocks:
+            hidden = block(hidden, mask)
+        return hidden
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        """Logits for the targets of the batch.
+
+        Raises:
+            ValueError: the batch has targets that this model has no head for.
+        """
+        unknown = [name for name in batch.targets if name not in self.outputs]
+        if unknown:
+            raise ValueError(
+                f"no head for {', '.join(unknown)}; this model predicts {', '.join(self.outputs)}"
+            )
+        hidden = self.encode(batch)
+        return {
+            name: head(hidden, batch.targets[name].indices)
+            for name, head in self.heads.items()
+            if name in batch.targets
+        }
+
+
+def encoder_block(config: BertConfig) -> PostNormBlock:
+    """One block of the encoder."""
+    return PostNormBlock(
+        SelfAttention(
+            config.hidden_size, config.num_heads, ScaledDotProduct(config.attention_dropout)
+        ),
+        FeedForward(config.hidden_size, config.intermediate_size, activation(config.activation)),
+        hidden_size=config.hidden_size,
+        layer_norm_eps=config.layer_norm_eps,
+        dropout=config.dropout,
+    )

@@ -1,0 +1,1 @@
+"""Building blocks of all families. No file here knows the name of a family."""

@@ -1,0 +1,86 @@
+"""Heads: predictions at chosen places of the hidden states, and nowhere else.
+
+A head takes the flattened positions to look at. At BERT's 15% that spares six sevenths of the
+largest product of the model and of its ``[places, vocab]`` logits.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from pipeline.nn.activations import Activation
+
+
+def pick(
+    hidden: Float[Tensor, "rows length hidden"], indices: Int[Tensor, " targets"]
+) -> Float[Tensor, "targets hidden"]:
+    """The hidden states at positions of the flattened ``[rows * length]`` micro-batch."""
+    return hidden.flatten(0, 1).index_select(0, indices)
+
+
+class TiedDecoder(nn.Module):
+    """Scores over the vocabulary: the product with the word table, and a bias of its own.
+
+    ``weight`` *is* the table's Parameter, listed once by ``parameters()``. It is also an
+    attribute here, so that ZeRO 3 gathers it for this module's forward too.
+    """
+
+    def __init__(self, words: nn.Embedding) -> None:
+        super().__init__()
+        self.weight = words.weight
+        self.bias = nn.Parameter(torch.zeros(words.num_embeddings))
+
+    def forward(self, hidden: Float[Tensor, "targets width"]) -> Float[Tensor, "targets vocab"]:
+        """The logits."""
+        return F.linear(hidden, self.weight, self.bias)
+
+
+class TokenHead(nn.Module):
+    """A token at each place: dense, activation, norm, then the decoder tied to ``words``.
+
+    The dense layer leads from ``hidden_size`` to the width of the word table.
+    """
+
+    def __init__(
+        self,
+        words: nn.Embedding,
+        *,
+        hidden_size: int,
+        activation: Activation,
+        layer_norm_eps: float,
+    ) -> None:
+        super().__init__()
+        self.dense = nn.Linear(hidden_size, words.embedding_dim)
+        self.activation = activation
+        self.norm = nn.LayerNorm(words.embedding_dim, eps=layer_norm_eps)
+        self.decoder = TiedDecoder(words)
+
+    def forward(
+        self,
+        hidden: Float[Tensor, "rows length hidden"],
+        indices: Int[Tensor, " targets"],
+    ) -> Float[Tensor, "targets vocab"]:
+        """The logits over the vocabulary."""
+        logits: Tensor = self.decoder(self.norm(self.activation(self.dense(pick(hidden, indices)))))
+        return logits
+
+
+class SequenceHead(nn.Module):
+    """A class for the sequence whose first token stands at each place: tanh pooler, classifier."""
+
+    def __init__(self, *, hidden_size: int, num_classes: int) -> None:
+        super().__init__()
+        self.pooler = nn.Linear(hidden_size, hidden_size)
+        self.classifier = nn.Linear(hidden_size, num_classes)
+
+    def forward(
+        self,
+        hidden: Float[Tensor, "rows length hidden"],
+        indices: Int[Tensor, " targets"],
+    ) -> Float[Tensor, "targets classes"]:
+        """The logits over the classes."""
+        logits: Tensor = self.classifier(torch.tanh(self.pooler(pick(hidden, indices))))
+        return logits

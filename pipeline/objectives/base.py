@@ -1,0 +1,58 @@
+"""What an objective returns, and the sum that most of them are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from pipeline.batch import IGNORED, Batch
+
+
+@dataclass(frozen=True)
+class Loss:
+    """Sums over the real targets of a micro-batch; means are taken over the whole step.
+
+    Attributes:
+        total: summed loss in nats, fp32, differentiable.
+        count: number of real targets, fp32.
+        correct: number of them whose highest logit is the right one, fp32.
+    """
+
+    total: Float[Tensor, ""]
+    count: Float[Tensor, ""]
+    correct: Float[Tensor, ""]
+
+
+@runtime_checkable
+class Objective(Protocol):
+    """One loss: knows outputs and targets by name, never who made them."""
+
+    @property
+    def weight(self) -> float:
+        """The factor of its mean in the total loss."""
+
+    def __call__(self, logits: Mapping[str, Tensor], batch: Batch) -> Loss:
+        """The loss of a micro-batch."""
+
+
+def cross_entropy_sum(
+    logits: Float[Tensor, "targets classes"], labels: Int[Tensor, " targets"]
+) -> Float[Tensor, ""]:
+    """Summed cross-entropy in fp32; targets labelled ``IGNORED`` add exactly nothing."""
+    return F.cross_entropy(logits.float(), labels, ignore_index=IGNORED, reduction="sum")
+
+
+def classification_loss(
+    logits: Float[Tensor, "targets classes"], labels: Int[Tensor, " targets"]
+) -> Loss:
+    """Cross-entropy with its counts."""
+    return Loss(
+        total=cross_entropy_sum(logits, labels),
+        count=(labels != IGNORED).sum().float(),
+        correct=(logits.detach().argmax(-1) == labels).sum().float(),
+    )

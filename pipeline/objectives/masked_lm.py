@@ -1,0 +1,35 @@
+"""Masked language modelling: the original token at each corrupted place."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+from pydantic import PositiveFloat
+from torch import Tensor
+
+from configs.schema import config, setting
+from pipeline.batch import Batch
+from pipeline.objectives.base import Loss, classification_loss
+
+
+@config
+class MaskedLMConfig:
+    """Masked language modelling, with the factor of its mean in the total loss."""
+
+    kind: Literal["masked_lm"]
+    weight: PositiveFloat = setting(1.0, resume="recorded")
+
+
+class MaskedLM:
+    """Cross-entropy over the vocabulary at the ``masked_lm`` targets.
+
+    Source: Devlin et al. 2018, https://arxiv.org/abs/1810.04805, section 3.1, task 1.
+    """
+
+    def __init__(self, config: MaskedLMConfig) -> None:
+        self.weight = config.weight
+
+    def __call__(self, logits: Mapping[str, Tensor], batch: Batch) -> Loss:
+        """The loss of a micro-batch, from logits ``[targets, vocab]``."""
+        return classification_loss(logits["masked_lm"], batch.targets["masked_lm"].labels)

@@ -1,0 +1,35 @@
+"""Next sentence prediction: does the second segment follow the first in its document?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+from pydantic import PositiveFloat
+from torch import Tensor
+
+from configs.schema import config, setting
+from pipeline.batch import Batch
+from pipeline.objectives.base import Loss, classification_loss
+
+
+@config
+class NextSentenceConfig:
+    """Next sentence prediction, with the factor of its mean in the total loss."""
+
+    kind: Literal["next_sentence"]
+    weight: PositiveFloat = setting(1.0, resume="recorded")
+
+
+class NextSentence:
+    """Cross-entropy over two classes, 0 for a true successor and 1 for a random segment.
+
+    Source: Devlin et al. 2018, https://arxiv.org/abs/1810.04805, section 3.1, task 2.
+    """
+
+    def __init__(self, config: NextSentenceConfig) -> None:
+        self.weight = config.weight
+
+    def __call__(self, logits: Mapping[str, Tensor], batch: Batch) -> Loss:
+        """The loss of a micro-batch, from logits ``[targets, 2]``."""
+        return classification_loss(logits["next_sentence"], batch.targets["next_sentence"].labels)

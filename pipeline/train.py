@@ -1,0 +1,53 @@
+"""What the launcher starts: ``deepspeed [flags] pipeline/train.py CONFIG [key.path=value ...]``.
+
+It also runs bare (``python pipeline/train.py CONFIG``: one process) and as a module
+(``deepspeed --module pipeline.train CONFIG``: from an installed wheel).
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+if sys.path and Path(sys.path[0] or ".").resolve() == Path(__file__).resolve().parent:
+    # Started as a script, Python puts this folder first, and our files would shadow others'.
+    sys.path[0] = str(Path(__file__).resolve().parent.parent)
+
+import argparse
+from collections.abc import Sequence
+from typing import Any
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parse the command line and train."""
+    from preprocessing.console import add_common_arguments, guarded
+
+    parser = argparse.ArgumentParser(
+        prog="train.py",
+        description="Train a model by a recipe, on as many ranks as the launcher starts.",
+        epilog="example: deepspeed --num_accelerators 2 pipeline/train.py configs/quickstart.yaml",
+    )
+    add_common_arguments(parser)
+    parser.add_argument("--local_rank", help=argparse.SUPPRESS)  # launchers append it
+    arguments = parser.parse_args(argv)
+    return guarded(lambda: train_command(arguments), debug=arguments.debug, as_json=arguments.json)
+
+
+def train_command(arguments: argparse.Namespace) -> dict[str, Any]:
+    """``lexmill train`` and this script."""
+    import yaml
+
+    from configs.schema import load
+    from pipeline.settings import decode_run
+
+    run = decode_run(load(arguments.config, arguments.overrides))
+    if arguments.print_config:
+        print(yaml.safe_dump(run.plain(), sort_keys=False, allow_unicode=True), end="")
+        return {"status": "printed"}
+    from pipeline.training.start import start_training
+
+    return start_training(run)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,247 @@
+"""From a configuration to a training that runs: data checked, engine made, checkpoint loaded."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import sys
+import uuid
+from pathlib import Path
+
+import torch
+
+from configs.schema import ConfigError
+from pipeline.data import RowSource
+from pipeline.models import build_model
+from pipeline.objectives import build_objectives
+from pipeline.objectives.task import PretrainingTask
+from pipeline.optim import build_optimizer
+from pipeline.settings import Run
+from pipeline.training.checkpoint import Checkpoints, State, read_state
+from pipeline.training.engine import Engine
+from pipeline.training.local_engine import LocalEngine
+from pipeline.training.loop import Data, Trainer
+from pipeline.training.resume import check_resume
+from pipeline.training.tracking import Tracker, environment
+from preprocessing.draws import purpose_key
+from preprocessing.rows import RowSet
+from preprocessing.storage import (
+    MANIFEST,
+    InputError,
+    exclusive,
+    file_digest,
+    verify_shards,
+    write_json,
+)
+from preprocessing.vocabulary import TOKENIZER_FILE, Vocabulary
+
+CHECKPOINTS = "checkpoints"
+RUN_FILE = "run.json"
+
+
+def start_training(run: Run) -> dict[str, object]:
+    """Train a run to its end, from its newest checkpoint if there is one.
+
+    Returns:
+        The steps done and the last checkpoint.
+    """
+    prepare_environment()
+    rank, world_size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    if run.train.engine == "local" and world_size > 1:
+        raise ConfigError(["train.engine: 'local' is one process; use 'deepspeed' for more ranks"])
+    data = open_data(run)
+    checkpoints = Checkpoints(run.output.directory / CHECKPOINTS)
+    with contextlib.ExitStack() as stack:
+        if rank == 0:
+            stack.enter_context(exclusive(run.output.directory))
+            checkpoints.clear_unfinished()
+        newest = checkpoints.latest()
+        state = read_state(newest) if newest else None
+        changes = check_resume(run, state, data.digests, data.tokenizer) if state else []
+        first_step = state.step if state else 0
+        if first_step >= run.total_steps:
+            _say(rank, f"{newest}: all {run.total_steps} steps are done")
+            return {"steps": first_step, "checkpoint": str(newest)}
+
+        engine = build_engine(run, universal=state is not None and state.world_size != world_size)
+        problems = engine.agree(_verify(run, engine.rank, engine.world_size))
+        if problems:
+            raise InputError("\n".join(problems))
+        if newest:
+            engine.load(newest / engine.kind)
+        tracker = _track(run, state, data, changes, engine) if rank == 0 else None
+        if rank == 0:
+            _describe(run, engine, first_step)
+        trainer = Trainer(run, engine, data, checkpoints, tracker, _run_id(run))
+        try:
+            trainer.train(first_step)
+        finally:
+            if tracker is not None:
+                tracker.close()
+    return {"steps": run.total_steps, "checkpoint": str(checkpoints.latest())}
+
+
+def prepare_environment() -> None:
+    """What a launcher sets, where there was none; and no more threads than cores."""
+    if "RANK" not in os.environ:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        alone = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "LOCAL_SIZE": "1"}
+        os.environ.update({**alone, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)})
+    if not torch.cuda.is_available():
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
+        if "OMP_NUM_THREADS" not in os.environ:
+            cores = len(os.sched_getaffinity(0))
+            local = int(os.environ.get("LOCAL_SIZE", os.environ["WORLD_SIZE"]))
+            torch.set_num_threads(max(1, cores // local))
+    tools = str(Path(sys.executable).parent)  # ninja, for the operators DeepSpeed compiles
+    if tools not in os.environ["PATH"].split(os.pathsep):
+        os.environ["PATH"] = tools + os.pathsep + os.environ["PATH"]
+
+
+def open_data(run: Run) -> Data:
+    """The rows of a run, checked against its configuration.
+
+    Raises:
+        InputError: examples are missing, were made with another tokenizer, or are too few for a
+            step.
+        ConfigError: the vocabulary does not fit the model.
+    """
+    preparation = run.preparation
+    vocabulary = Vocabulary.load(preparation.tokenizer_directory)
+    if vocabulary.size > run.model.vocab_size:
+        raise ConfigError(
+            [
+                f"{run.name}: model.vocab_size: {run.model.vocab_size} is less than the "
+                f"{vocabulary.size} pieces of {vocabulary.directory}"
+            ]
+        )
+    phases, digests = [], {}
+    for index, phase in enumerate(run.phases):
+        directory = preparation.examples_directory(phase.examples)
+        rows = RowSet(directory, "train", seed=run.seed)
+        if rows.manifest.facts["tokenizer"] != vocabulary.digest:
+            raise InputError(
+                f"{directory}: these examples were made with another tokenizer than "
+                f"{vocabulary.directory / TOKENIZER_FILE}; run the examples stage again"
+            )
+        if rows.num_rows[0] < phase.batch_rows:
+            raise InputError(
+                f"{directory}: {rows.num_rows[0]} training rows are fewer than one step takes "
+                f"(phases.{index}.batch_rows: {phase.batch_rows}); use a larger corpus or a "
+                "smaller batch"
+            )
+        digests[str(index)] = file_digest(directory / MANIFEST)
+        corruption = preparation.examples[phase.examples].corruption
+        phases.append(RowSource(directory, "train", corruption, run.seed, index))
+    last = preparation.examples_directory(run.phases[-1].examples)
+    corruption = preparation.examples[run.phases[-1].examples].corruption
+    names = RowSet(last, "train", seed=run.seed).manifest.facts["splits"]
+    validation = {
+        name: RowSource(last, name, corruption, run.seed, None) for name in names if name != "train"
+    }
+    return Data(tuple(phases), validation, digests, vocabulary.digest)
+
+
+def build_task(run: Run) -> PretrainingTask:
+    """The model with new weights, the same on every rank, and its objectives."""
+    torch.manual_seed(int(purpose_key(run.seed, "weights")) >> 1)
+    return PretrainingTask(build_model(run.model), build_objectives(run.objectives))
+
+
+def build_engine(run: Run, *, universal: bool = False) -> Engine:
+    """The configured engine around a new model and optimizer."""
+    task = build_task(run)
+    settings = run.train
+    if settings.engine == "local":
+        task = task.to("cuda" if torch.cuda.is_available() else "cpu")
+        return LocalEngine(
+            task,
+            build_optimizer(run.optimizer, task),
+            precision=settings.precision,
+            gradient_clipping=settings.gradient_clipping,
+        )
+    from pipeline.training.deepspeed_engine import DeepSpeedEngine
+
+    return DeepSpeedEngine(
+        task,
+        build_optimizer(run.optimizer, task),
+        precision=settings.precision,
+        gradient_clipping=settings.gradient_clipping,
+        micro_batch_rows=settings.micro_batch_rows,
+        settings=run.deepspeed,
+        universal=universal,
+    )
+
+
+def _verify(run: Run, rank: int, world_size: int) -> str | None:
+    """Compare this rank's share of the shards with their checksums."""
+    if not run.train.verify_data:
+        return None
+    try:
+        for name in dict.fromkeys(phase.examples for phase in run.phases):
+            directory = run.preparation.examples_directory(name)
+            shards = RowSet(directory, "train", seed=run.seed).manifest.shards
+            verify_shards(directory, shards[rank::world_size])
+    except InputError as error:
+        return str(error)
+    return None
+
+
+def _track(
+    run: Run, state: State | None, data: Data, changes: list[str], engine: Engine
+) -> Tracker:
+    first_step = state.step if state else 0
+    tracker = Tracker(
+        run.output.directory,
+        run.tracking,
+        run_id=_run_id(run),
+        configuration={**run.plain(), "environment": environment()},
+        first_step=first_step,
+    )
+    what = "resume" if state else "start"
+    tracker.event(
+        first_step,
+        what,
+        ranks=engine.world_size,
+        engine=engine.kind,
+        device=str(engine.device),
+        **environment(),
+    )
+    for change in changes:
+        tracker.event(first_step, "change", change=change)
+    if state is None:
+        for source in dict.fromkeys(data.phases):
+            tracker.artifact(source.directory.name, "examples", source.directory / MANIFEST)
+    return tracker
+
+
+def _run_id(run: Run) -> str:
+    """The id of the tracked run: drawn once, kept beside the checkpoints."""
+    path = run.output.directory / RUN_FILE
+    if not path.exists():
+        if os.environ["RANK"] != "0":
+            return ""
+        write_json(path, {"run_id": uuid.uuid4().hex[:12]})
+    return str(json.loads(path.read_text())["run_id"])
+
+
+def _describe(run: Run, engine: Engine, first_step: int) -> None:
+    num_parameters = sum(
+        getattr(parameter, "ds_numel", parameter.numel())
+        for parameter in engine.task.model.parameters()
+    )
+    rows = run.phases[-1].batch_rows
+    _say(
+        0,
+        f"training {run.model.family} ({num_parameters:,} parameters) on {engine.world_size} "
+        f"x {engine.device.type}, steps {first_step} to {run.total_steps}, {rows} rows a step",
+    )
+
+
+def _say(rank: int, text: str) -> None:
+    if rank == 0:
+        print(text, file=sys.stderr, flush=True)

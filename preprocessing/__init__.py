@@ -1,0 +1,1 @@
+"""Text to examples: NumPy and Arrow only, so that it installs alone on CPU nodes."""

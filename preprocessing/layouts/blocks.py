@@ -1,0 +1,40 @@
+"""Plain blocks: every document cut into pieces that fill a sequence, the last one shorter.
+
+a document of 10 tokens, length 6:   [CLS] 0 1 2 3 [SEP]   [CLS] 4 5 6 7 [SEP]   [CLS] 8 9 [SEP]
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+
+from configs.schema import config
+from preprocessing.layouts.base import NO_DOCUMENT, Cut, Spans, sequence_id
+from preprocessing.tokens import TokenStore
+
+
+@config
+class BlocksConfig:
+    """Single segments that never cross a document."""
+
+    kind: Literal["blocks"]
+
+
+def cut_blocks(store: TokenStore, documents: range, length: int) -> Cut:
+    """Cut a range of documents into blocks of at most ``length`` tokens, specials included."""
+    size = length - 2
+    rows = []
+    for document in documents:
+        num_tokens = len(store.ids(document))
+        for index, start in enumerate(range(0, num_tokens, size)):
+            stop = min(start + size, num_tokens)
+            rows.append((sequence_id(document, index), document, start, stop))
+    table = np.array(rows, dtype=np.int64).reshape(-1, 4)
+    nothing = np.zeros(len(table), dtype=np.int64)
+    return Cut(
+        ids=table[:, 0].astype(np.uint64),
+        first=Spans(table[:, 1], table[:, 2], table[:, 3]),
+        second=Spans(np.full(len(table), NO_DOCUMENT), nothing, nothing),
+        labels=np.full(len(table), -1, dtype=np.int8),
+    )

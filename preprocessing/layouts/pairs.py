@@ -1,0 +1,160 @@
+"""Sentence pairs for next-sentence prediction, as google-research/bert builds them.
+
+From ``create_pretraining_data.py``: sentences of a document are gathered until the target length
+is reached; a split point cuts the chunk into A and what follows it; B is what follows (label 0,
+*next*) or, with probability 0.5 and always where the chunk is one sentence, text from a random
+start in another document (label 1, *random*), in which case the sentences that were not used are
+given back. A pair that is too long loses one token at a time from its longer side (from B where
+they are equal), at either end with probability 0.5.
+
+    sentences of 3, 4, 2, 6 tokens; target length 9:   chunk = 3 4 2, split after 1
+    label 0:  A = [3]  B = [4 2]                  the next chunk starts at the 6
+    label 1:  A = [3]  B = other document         the next chunk starts at the 4
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated, Literal, NamedTuple
+
+import numpy as np
+import pydantic
+from numpy.typing import NDArray
+
+from configs.schema import config
+from preprocessing.draws import bits, integers, sequence_keys, uniform
+from preprocessing.layouts.base import Cut, Spans, sequence_id
+from preprocessing.tokens import TokenStore
+
+Probability = Annotated[float, pydantic.Field(ge=0.0, le=1.0)]
+
+NEXT, RANDOM = 0, 1
+_SHORT, _TARGET = 0, 1  # a document's draws
+_SPLIT, _IS_RANDOM, _PARTNER, _PARTNER_START = 0, 1, 2, 3  # a sequence's draws
+_FRONT_A, _FRONT_B = 4, 5
+
+
+@config
+class PairsConfig:
+    """Pairs of segments with the next-sentence label."""
+
+    kind: Literal["pairs"]
+    short_probability: Probability = 0.1
+    random_probability: Probability = 0.5
+
+
+class Pair(NamedTuple):
+    """One pair before truncation: spans in tokens of their documents."""
+
+    id: int
+    document: int
+    start: int
+    stop: int
+    second_document: int
+    second_start: int
+    second_stop: int
+    label: int
+
+
+def cut_pairs(
+    config: PairsConfig, store: TokenStore, documents: range, length: int, *, seed: int, copy: int
+) -> Cut:
+    """Cut a range of documents into pairs of at most ``length`` tokens, specials included."""
+    pairs = [
+        pair
+        for document in documents
+        for pair in _pairs_of_document(config, store, document, length - 3, seed, copy)
+    ]
+    table = np.array(pairs, dtype=np.int64).reshape(-1, len(Pair._fields))
+    ids = table[:, 0].astype(np.uint64)
+    first = Spans(table[:, 1], table[:, 2], table[:, 3])
+    second = Spans(table[:, 4], table[:, 5], table[:, 6])
+    first, second = truncate(first, second, length - 3, sequence_keys(seed, "pairs", copy, ids))
+    return Cut(ids, first, second, table[:, 7].astype(np.int8))
+
+
+def _pairs_of_document(
+    config: PairsConfig, store: TokenStore, document: int, most: int, seed: int, copy: int
+) -> Iterator[Pair]:
+    lengths = store.sentence_lengths(document).tolist()
+    num_sentences = len(lengths)
+    # A chunk uses up at least one sentence, so there are at most as many chunks as sentences.
+    ids = np.uint64(sequence_id(document, 0)) + np.arange(num_sentences, dtype=np.uint64)
+    sequence_id(document, max(0, num_sentences - 1))
+    keys = sequence_keys(seed, "pairs", copy, ids)
+    split_draw, random_draw = uniform(keys, 0, _SPLIT), uniform(keys, 0, _IS_RANDOM)
+    document_key = sequence_keys(seed, "pairs of document", copy, np.array([document]))
+    target = most
+    if uniform(document_key, 0, _SHORT)[0] < config.short_probability and most > 2:
+        target = 2 + int(integers(document_key, 0, _TARGET, most - 1)[0])
+
+    bounds = [0]
+    for sentence_length in lengths:
+        bounds.append(bounds[-1] + sentence_length)
+    index = begin = 0
+    while begin < num_sentences:
+        end = begin + 1
+        while end < num_sentences and bounds[end] - bounds[begin] < target:
+            end += 1
+        size = end - begin
+        split = begin + 1 + (int(split_draw[index] * (size - 1)) if size >= 2 else 0)
+        start, stop = bounds[begin], bounds[split]
+        if size == 1 or random_draw[index] < config.random_probability:
+            partner = _random_partner(store, document, keys[index], target - (stop - start))
+            yield Pair(int(ids[index]), document, start, stop, *partner, RANDOM)
+            begin = split
+        else:
+            yield Pair(int(ids[index]), document, start, stop, document, stop, bounds[end], NEXT)
+            begin = end
+        index += 1
+
+
+def _random_partner(
+    store: TokenStore, document: int, key: np.uint64, wanted: int
+) -> tuple[int, int, int]:
+    """A span of another document: from a random sentence on, until ``wanted`` tokens are there.
+
+    Where there is only one document it is its own partner, as in the reference.
+    """
+    one = np.array([key], dtype=np.uint64)
+    others = max(1, store.num_documents - 1)
+    partner = int(integers(one, 0, _PARTNER, others)[0])
+    if store.num_documents > 1 and partner >= document:
+        partner += 1
+    lengths = store.sentence_lengths(partner)
+    first = int(integers(one, 0, _PARTNER_START, len(lengths))[0])
+    sums = np.cumsum(lengths, dtype=np.int64)
+    start = int(sums[first] - lengths[first])
+    last = int(np.searchsorted(sums, start + max(1, wanted)))
+    return partner, start, int(sums[min(last, len(sums) - 1)])
+
+
+def truncate(
+    first: Spans, second: Spans, most: int, keys: NDArray[np.uint64]
+) -> tuple[Spans, Spans]:
+    """Take single tokens off the longer side until both together have at most ``most``.
+
+    >>> # 7 and 4 tokens, most 8: three go, all from the 7; 5 and 5: A loses one, B loses one
+    """
+    first_lengths, second_lengths = first.lengths, second.lengths
+    excess = np.maximum(0, first_lengths + second_lengths - most)
+    lead = first_lengths - second_lengths
+    uneven = np.minimum(np.abs(lead), excess)
+    even = excess - uneven  # from here on both are equally long, and B goes first
+    from_first = np.where(lead > 0, uneven, 0) + even // 2
+    from_second = np.where(lead < 0, uneven, 0) + (even + 1) // 2
+    return (
+        _shorten(first, from_first, keys, _FRONT_A),
+        _shorten(second, from_second, keys, _FRONT_B),
+    )
+
+
+def _shorten(
+    spans: Spans, removed: NDArray[np.int64], keys: NDArray[np.uint64], draw: int
+) -> Spans:
+    """Take ``removed`` tokens off each span, each from the front or the back by a coin."""
+    owner = np.repeat(np.arange(len(removed)), removed)
+    turn = np.arange(len(owner)) - np.repeat(np.cumsum(removed) - removed, removed)
+    heads = bits(keys[owner], turn, draw) >> np.uint64(63)
+    front = np.bincount(owner, weights=heads, minlength=len(removed)).astype(np.int64)
+    return Spans(spans.documents, spans.starts + front, spans.stops - (removed - front))

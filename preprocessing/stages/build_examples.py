@@ -1,0 +1,209 @@
+"""examples: tokens become sequences, sequences become rows of fixed length.
+
+*Dynamic* examples hold the plain sequences, and the loader corrupts them; *static* ones are
+corrupted here, by the same functions with the same keys. Training documents are laid out once a
+copy; validation sets have one copy and are never shuffled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from configs.schema import to_plain
+from preprocessing.corruption import SpecialIds, corrupt, max_targets
+from preprocessing.layouts import PairsConfig, cut_documents
+from preprocessing.layouts.base import NO_DOCUMENT, Cut
+from preprocessing.packing import pack_rows
+from preprocessing.rows import ROWS_PER_BATCH, Rows, copy_split, record_batch, row_schema
+from preprocessing.settings import ExamplesConfig, Preparation
+from preprocessing.stage import Made
+from preprocessing.storage import MANIFEST, InputError, file_digest, shard_name, write_shard
+from preprocessing.tokens import TokenStore
+from preprocessing.vocabulary import Vocabulary
+
+
+@dataclass(frozen=True)
+class Task:
+    """The documents of one token shard, in one copy."""
+
+    tokens: Path
+    tokenizer: Path
+    directory: Path
+    split: str
+    documents: range
+    copy: int
+    number: int
+    seed: int
+    config: ExamplesConfig
+
+
+class BuildExamples:
+    """The stage for one examples set, as :func:`preprocessing.stage.run_stage` sees it."""
+
+    name = "examples"
+
+    def __init__(self, preparation: Preparation, examples: str) -> None:
+        self._preparation = preparation
+        self._tokens = preparation.tokens_directory
+        self._config = preparation.examples[examples]
+        self.directory = preparation.examples_directory(examples)
+
+    def configuration(self) -> Any:
+        """The examples section and the seed."""
+        return {"seed": self._preparation.seed, "examples": to_plain(self._config)}
+
+    def inputs(self) -> Mapping[str, str]:
+        """The manifest of the tokens, and the tokenizer they must have been made with.
+
+        Raises:
+            InputError: the token shards were made with another tokenizer.
+        """
+        vocabulary = Vocabulary.load(self._preparation.tokenizer_directory)
+        made_with = TokenStore(self._tokens, "train").manifest.facts["tokenizer"]
+        if made_with != vocabulary.digest:
+            raise InputError(
+                f"{self._tokens}: these shards were made with another tokenizer "
+                f"({made_with[:8]}) than {vocabulary.directory} ({vocabulary.digest[:8]}); "
+                "run tokenize again, or restore the tokenizer"
+            )
+        return {"tokens": file_digest(self._tokens / MANIFEST), "tokenizer": vocabulary.digest}
+
+    def plan(self) -> Sequence[Task]:
+        """One task a token shard and copy."""
+        return [
+            Task(
+                self._tokens,
+                self._preparation.tokenizer_directory,
+                self.directory,
+                split,
+                documents,
+                copy,
+                number,
+                self._preparation.seed,
+                self._config,
+            )
+            for split in TokenStore(self._tokens, "train").manifest.splits
+            for copy in range(self._config.copies if split == "train" else 1)
+            for number, documents in enumerate(TokenStore(self._tokens, split).shard_ranges)
+        ]
+
+    @property
+    def function(self) -> Callable[[Task], Made]:
+        """Build the rows of one task."""
+        return build
+
+    def finish(self, made: Sequence[Made]) -> Mapping[str, Any]:
+        """What the loader must know: static shapes and special ids."""
+        shards = [shard for one in made for shard in one.shards]
+        copies: dict[str, set[str]] = {}
+        rows: dict[str, int] = {}
+        for shard in shards:
+            split = shard.split.rpartition("/")[0]
+            copies.setdefault(split, set()).add(shard.split)
+            rows[split] = rows.get(split, 0) + shard.rows
+        for split, count in rows.items():
+            if count == 0:
+                raise InputError(f"{self.directory}: not one example for '{split}'")
+        vocabulary = Vocabulary.load(self._preparation.tokenizer_directory)
+        return {
+            "length": self._config.length,
+            "paired": isinstance(self._config.layout, PairsConfig),
+            "static": self._config.mode == "static",
+            "max_targets": max(one.facts["max_targets"] for one in made),
+            "max_sequences": max(one.facts["max_sequences"] for one in made),
+            "splits": {split: len(own) for split, own in copies.items()},
+            "special": to_plain(special_ids(vocabulary)),
+            "tokenizer": vocabulary.digest,
+        }
+
+
+def special_ids(vocabulary: Vocabulary) -> SpecialIds:
+    """What corruptions must know of a vocabulary."""
+    return SpecialIds(
+        size=vocabulary.size,
+        pad=vocabulary.pad_id,
+        start=vocabulary.start_id,
+        separator=vocabulary.separator_id,
+        mask=vocabulary.mask_id,
+    )
+
+
+def build(task: Task) -> Made:
+    """Write one shard of rows."""
+    config = task.config
+    vocabulary = Vocabulary.load(task.tokenizer)
+    special = special_ids(vocabulary)
+    store = TokenStore(task.tokens, task.split)
+    static = config.mode == "static"
+    columns = row_schema(config.length, vocabulary.id_type, static=static)
+    name = shard_name(copy_split(task.split, task.copy), task.number)
+    facts = {"max_targets": 0, "max_sequences": 0}
+    counts = {"tokens": 0, "sequences": 0, "slots": 0, "pairs_random": 0}
+    with write_shard(task.directory / name, columns, ROWS_PER_BATCH) as writer:
+        cut = cut_documents(
+            config.layout, store, task.documents, config.length, seed=task.seed, copy=task.copy
+        )
+        for members in _chunks(_members(config, cut)):
+            rows = fill(store, cut, members, config.length, special)
+            corrupted = None
+            if static:
+                corrupted = corrupt(
+                    config.corruption, special, rows.sequences(), seed=task.seed, epoch=task.copy
+                )
+            writer.write(record_batch(columns, rows, corrupted))
+            targets = np.bincount(rows.row_of, max_targets(config.corruption, rows.lengths))
+            facts["max_targets"] = max(facts["max_targets"], int(targets.max()))
+            most = int(np.bincount(rows.row_of).max())
+            facts["max_sequences"] = max(facts["max_sequences"], most)
+            counts["tokens"] += int(rows.lengths.sum())
+            counts["sequences"] += len(rows.lengths)
+            counts["slots"] += rows.tokens.size
+            counts["pairs_random"] += int((rows.labels == 1).sum())
+        shard = writer.finish(name, counts)
+    return Made((shard,), {}, facts)
+
+
+def _members(config: ExamplesConfig, cut: Cut) -> list[list[int]]:
+    """Which sequences stand in which row."""
+    if config.pack:
+        return pack_rows(cut.lengths, config.length)
+    return [[index] for index in range(len(cut.lengths))]
+
+
+def _chunks(members: list[list[int]]) -> Iterator[list[list[int]]]:
+    for begin in range(0, len(members), ROWS_PER_BATCH):
+        yield members[begin : begin + ROWS_PER_BATCH]
+
+
+def fill(
+    store: TokenStore, cut: Cut, members: Sequence[Sequence[int]], length: int, special: SpecialIds
+) -> Rows:
+    """Copy the tokens of the chosen sequences into rows, with the specials around them."""
+    tokens = np.full((len(members), length), special.pad, dtype=np.int64)
+    order = np.array([index for row in members for index in row], dtype=np.int64)
+    for row, sequences in zip(tokens, members, strict=True):
+        place = 0
+        for index in sequences:
+            row[place] = special.start
+            place += 1
+            for spans in (cut.first, cut.second):
+                document = int(spans.documents[index])
+                if document == NO_DOCUMENT:
+                    continue
+                piece = store.ids(document)[int(spans.starts[index]) : int(spans.stops[index])]
+                row[place : place + len(piece)] = piece
+                place += len(piece) + 1
+                row[place - 1] = special.separator
+    return Rows(
+        tokens=tokens,
+        row_of=np.repeat(np.arange(len(members)), [len(row) for row in members]),
+        ids=cut.ids[order],
+        lengths=cut.lengths[order],
+        first_lengths=cut.first_lengths[order],
+        labels=cut.labels[order].astype(np.int64),
+    )

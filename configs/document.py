@@ -121,8 +121,8 @@ def parse_overrides(root: Node, overrides: Sequence[str]) -> None:
 
 
 def _parse(text: str, name: str, *, mapping: bool) -> Node:
-    loader = _Loader(text)
     try:
+        loader = _Loader(text)
         tree = loader.get_single_node()
         if tree is None:
             if mapping:
@@ -136,8 +136,8 @@ def _parse(text: str, name: str, *, mapping: bool) -> Node:
         raise ConfigError([f"{place}: not valid YAML: {error.problem}"]) from None
     except yaml.YAMLError as error:
         raise ConfigError([f"{name}: not valid YAML: {error}"]) from None
-    finally:
-        loader.dispose()
+    except RecursionError:
+        raise ConfigError([f"{name}: nested too deeply, or an alias holds itself"]) from None
     if mapping and node.kind != "mapping":
         problems.append(f"{node.location}: a configuration is a mapping of sections")
     if problems:
@@ -151,9 +151,12 @@ def _convert(tree: yaml.Node, loader: _Loader, name: str, path: str, problems: l
     if isinstance(tree, yaml.MappingNode):
         node = Node(location)
         for key_node, value_node in tree.value:
-            key = str(loader.construct_object(key_node))
-            where = f"{path}.{key}" if path else key
             line = Location(name, key_node.start_mark.line + 1 if in_file else None)
+            if not isinstance(key_node, yaml.ScalarNode):
+                problems.append(f"{line}: {path or 'top level'}: a key must be a single word")
+                continue
+            key = str(key_node.value)  # as written: 007 and true are names like others
+            where = f"{path}.{key}" if path else key
             if key in node.children:
                 first = node.children[key].location
                 problems.append(f"{line}: {where}: given twice (first at {first})")
@@ -171,5 +174,8 @@ def _convert(tree: yaml.Node, loader: _Loader, name: str, path: str, problems: l
         scalar = loader.construct_object(tree)
     except (ValueError, yaml.YAMLError) as error:
         problems.append(f"{location}: {path}: {error}")
+        scalar = None
+    if not isinstance(scalar, None | bool | int | float | str):
+        problems.append(f"{location}: {path}: a {tree.tag} cannot be used here; write it plainly")
         scalar = None
     return Node(location, scalar=scalar, kind="scalar")

@@ -123,7 +123,7 @@ class Document:
                 return None, [f"{self.name}: {section}: this section is missing"]
         try:
             text = json.dumps(node.plain(), ensure_ascii=False)
-            return _adapter(kind).validate_json(text), []
+            return _adapter(kind).validate_json(text, strict=True), []
         except pydantic.ValidationError as error:
             rows = error.errors(include_url=False)
             return None, [_problem(section, node, kind, row) for row in rows]
@@ -232,7 +232,7 @@ def _problem(section: str, node: Node, kind: Any, error: Any) -> str:
         case _:
             given = json.dumps(error["input"], ensure_ascii=False, default=str)
             given = given if len(given) <= 60 else given[:57] + "..."
-            message = f"{error['msg']} (given: {given})"
+            message = f"{error['msg'].removeprefix('Value error, ')} (given: {given})"
     return f"{place}: {path}: {message}"
 
 
@@ -246,6 +246,8 @@ def _resolve(section: str, node: Node, kind: Any, loc: Sequence[Any]) -> tuple[s
     holder = kind
     last = len(loc) - 1
     for index, part in enumerate(loc):
+        if part == "[key]":  # the key itself is wrong, and stands in the path already
+            continue
         child = node.children.get(str(part))
         holder, is_tag = _member(holder, part)
         if is_tag and child is None:

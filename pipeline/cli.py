@@ -14,6 +14,7 @@ from preprocessing.console import (
     add_common_arguments,
     add_stage_arguments,
     guarded,
+    parse,
     run_stage_command,
     stage_example,
 )
@@ -175,10 +176,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     commands = parser.add_subparsers(dest="command", required=True, help=argparse.SUPPRESS)
     for name, entry in COMMANDS.items():
-        entry.arguments(
-            commands.add_parser(name, description=entry.summary, epilog=entry.example)
-        )
-    arguments = parser.parse_args(argv)
+        entry.arguments(commands.add_parser(name, description=entry.summary, epilog=entry.example))
+    arguments = parse(parser, argv)
     return guarded(
         lambda: COMMANDS[arguments.command].run(arguments),
         debug=arguments.debug,

@@ -20,7 +20,7 @@ from typing import Any
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse the command line and train."""
-    from preprocessing.console import add_common_arguments, guarded
+    from preprocessing.console import add_common_arguments, guarded, parse
 
     parser = argparse.ArgumentParser(
         prog="train.py",
@@ -29,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     add_common_arguments(parser)
     parser.add_argument("--local_rank", help=argparse.SUPPRESS)  # launchers append it
-    arguments = parser.parse_args(argv)
+    arguments = parse(parser, argv)
     return guarded(lambda: train_command(arguments), debug=arguments.debug, as_json=arguments.json)
 
 
@@ -44,9 +44,15 @@ def train_command(arguments: argparse.Namespace) -> dict[str, Any]:
     if arguments.print_config:
         print(yaml.safe_dump(run.plain(), sort_keys=False, allow_unicode=True), end="")
         return {"status": "printed"}
+    import torch
+
     from pipeline.training.start import start_training
 
-    return start_training(run)
+    try:
+        return start_training(run)
+    finally:
+        if torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
 
 
 if __name__ == "__main__":

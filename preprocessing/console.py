@@ -29,6 +29,17 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--debug", action="store_true", help="tracebacks instead of sentences")
 
 
+def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argparse.Namespace:
+    """Parse a command line in which overrides may stand between and behind the options."""
+    arguments, rest = parser.parse_known_args(argv)
+    unknown = [word for word in rest if word.startswith("-") or "=" not in word]
+    if unknown or (rest and not hasattr(arguments, "overrides")):
+        parser.error(f"unrecognized arguments: {' '.join(unknown or rest)}")
+    if rest:
+        arguments.overrides = [*arguments.overrides, *rest]
+    return arguments
+
+
 def add_stage_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of a preprocessing stage."""
     add_common_arguments(parser)
@@ -92,7 +103,7 @@ def guarded(command: Callable[[], dict[str, Any]], *, debug: bool, as_json: bool
     else:
         code = OK
     if as_json:
-        print(json.dumps(result, ensure_ascii=False))
+        print(json.dumps(result))
     return code
 
 
@@ -110,7 +121,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         add_stage_arguments(
             commands.add_parser(name, help=what, description=what, epilog=stage_example(name))
         )
-    arguments = parser.parse_args(argv)
+    arguments = parse(parser, argv)
     return guarded(
         lambda: run_stage_command(arguments.command, arguments),
         debug=arguments.debug,

@@ -47,7 +47,7 @@ def run_tasks(
     except BrokenProcessPool:
         raise InputError(
             "a worker process died (killed, or out of memory); start again: what is finished is "
-            "kept. Fewer workers (train.workers) need less memory"
+            "kept. Fewer workers (corpus.workers) need less memory"
         ) from None
     finally:
         pool.shutdown(wait=True, cancel_futures=True)

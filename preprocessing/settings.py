@@ -186,10 +186,17 @@ def prepare(document: Document, sections: Mapping[str, Any]) -> Preparation:
     Raises:
         ConfigError: what is right by itself does not fit together.
     """
+    problems = []
     if not sections["examples"]:
-        raise ConfigError([f"{document.name}: examples: name at least one set of examples"])
-    if "train" in sections["corpus"].validation:
-        raise ConfigError(
-            [f"{document.name}: corpus.validation.train: 'train' names the training documents"]
+        problems.append("examples: name at least one set of examples")
+    validation = sections["corpus"].validation
+    if "train" in validation:
+        problems.append("corpus.validation.train: 'train' names the training documents")
+    heldout = sum(entry.share or 0.0 for entry in validation.values())
+    if heldout >= 1:
+        problems.append(
+            f"corpus.validation: the shares sum up to {heldout:.3g} and leave nothing to train on"
         )
+    if problems:
+        raise ConfigError([f"{document.name}: {problem}" for problem in problems])
     return Preparation(**{name: sections[name] for name in PREPARATION_SECTIONS})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import IO, Any, Literal
 
@@ -55,28 +55,27 @@ def list_sources(patterns: Sequence[str]) -> list[Source]:
 
 def _expand(pattern: str) -> list[Source]:
     system, path = _resolve(pattern)
+    chained = "::" in pattern
     with _explained(pattern):
+        # First of all, since to ask a web server for a directory is to read the whole page.
+        if system.isfile(path):
+            return [_source(system, path, system.info(path), pattern if chained else None)]
         if system.isdir(path):
             raise InputError(f"{pattern}: is a directory; name its files, as in {pattern}/*.txt")
-        if system.isfile(path):
-            return [_source(system, path, pattern if "::" in pattern else None)]
-        if "::" in pattern and _is_glob(path):
+        is_glob = any(character in path for character in "*?[")
+        if chained and is_glob:
             raise InputError(f"{pattern}: no globs in a chained URL; name the files one by one")
-        found = system.glob(path) if _is_glob(path) else []
-        files = [name for name in found if not system.isdir(name)]
+        found = system.glob(path, detail=True) if is_glob else {}
+        files = {name: info for name, info in found.items() if info["type"] != "directory"}
         if not files:
             raise InputError(
                 f"{pattern}: no such file; check the path (a glob is understood: *, ?, [a-z], **)"
             )
-        return [_source(system, name, None) for name in files]
+        return [_source(system, name, info, None) for name, info in files.items()]
 
 
-def _is_glob(path: str) -> bool:
-    return any(character in path for character in "*?[")
-
-
-def _source(system: Any, path: str, url: str | None) -> Source:
-    size = system.info(path).get("size")
+def _source(system: Any, path: str, info: Mapping[str, Any], url: str | None) -> Source:
+    size = info.get("size")
     if size is None:
         raise InputError(f"{path}: its size is not known; copy it to where it has one")
     if _is_local(system):

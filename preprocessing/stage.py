@@ -97,6 +97,7 @@ def run_stage(
             manifest = Manifest.read(directory)
             changes = differences(manifest, configuration, inputs)
             if not changes and _all_there(directory, manifest.shards):
+                shutil.rmtree(directory / _RECORDS, ignore_errors=True)  # cut off while going
                 return Outcome(stage.name, directory, manifest, "up to date", 0)
             if changes and not overwrite:
                 raise InputError(

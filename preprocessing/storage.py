@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import fcntl
 import hashlib
 import json
@@ -34,6 +35,7 @@ from configs.schema import digest
 MANIFEST = "manifest.json"
 MANIFEST_VERSION = 1
 _TEMPORARY = ".writing"
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class InputError(ValueError):
@@ -105,9 +107,9 @@ def atomic_write(path: Path) -> Iterator[HashingFile]:
     Raises:
         InputError: the disk is full.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}{_TEMPORARY}")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with open(temporary, "xb", buffering=0) as raw:
             file = HashingFile(raw)
             yield file
@@ -116,7 +118,7 @@ def atomic_write(path: Path) -> Iterator[HashingFile]:
     except BaseException as error:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.errno == 28:
+        if isinstance(error, OSError) and error.errno in _DISK_FULL:
             raise InputError(
                 f"{path.parent}: the disk is full; free some space and start again: "
                 "what is finished is kept"
@@ -148,7 +150,7 @@ def file_digest(path: Path) -> str:
 def exclusive(directory: Path) -> Iterator[None]:
     """Hold a directory against a second writer; the lock dies with its process."""
     directory.mkdir(parents=True, exist_ok=True)
-    with open(directory / ".lock", "wb") as lock:
+    with open(directory / ".lock", "ab") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -251,17 +253,18 @@ def open_shard(path: Path) -> pa.ipc.RecordBatchFileReader:
         return pa.ipc.open_file(pa.memory_map(str(path)))
     except FileNotFoundError:
         raise InputError(
-            f"{path}: this shard stands in the manifest but is missing; "
-            "delete the manifest beside it and run the stage again"
+            f"{path}: this shard stands in the manifest but is missing; run the stage again"
         ) from None
     except (pa.ArrowInvalid, OSError) as error:
         raise InputError(
-            f"{path}: not a whole Arrow file ({error}); delete it and the manifest beside it, "
-            "and run the stage again"
+            f"{path}: not a whole Arrow file ({error}); delete it and run the stage again"
         ) from None
 
 
 # -- manifests -------------------------------------------------------------------------------------
+
+
+_ANEW = "remove this directory and run the stage again"
 
 
 @dataclass(frozen=True)
@@ -328,20 +331,34 @@ class Manifest:
                 "run the stage that makes it"
             ) from None
         except (OSError, ValueError) as error:
-            raise InputError(f"{path}: cannot be read: {error}") from None
-        if plain.get("version") != MANIFEST_VERSION:
+            raise InputError(f"{path}: cannot be read: {error}; {_ANEW}") from None
+        version = plain.get("version") if isinstance(plain, dict) else None
+        if version != MANIFEST_VERSION:
             raise InputError(
-                f"{path}: manifest version {plain.get('version')}; this lexmill reads version "
-                f"{MANIFEST_VERSION}; run the stage again"
+                f"{path}: manifest version {version}; this lexmill reads version "
+                f"{MANIFEST_VERSION}; {_ANEW}"
             )
-        return Manifest(
-            stage=plain["stage"],
-            configuration=plain["configuration"],
-            inputs=plain["inputs"],
-            shards=tuple(Shard(**shard) for shard in plain["shards"]),
-            rejects=plain["rejects"],
-            facts=plain["facts"],
-        )
+        try:
+            return Manifest(
+                stage=plain["stage"],
+                configuration=plain["configuration"],
+                inputs=plain["inputs"],
+                shards=tuple(Shard(**shard) for shard in plain["shards"]),
+                rejects=plain["rejects"],
+                facts=plain["facts"],
+            )
+        except (KeyError, TypeError) as error:
+            raise InputError(f"{path}: not a manifest of ours ({error}); {_ANEW}") from None
+
+
+def manifest_digest(directory: Path) -> str:
+    """Digest of ``manifest.json``: what a stage says of the output of an earlier one.
+
+    Raises:
+        InputError: there is no whole output there.
+    """
+    Manifest.read(directory)
+    return file_digest(directory / MANIFEST)
 
 
 def verify_shards(directory: Path, shards: Sequence[Shard]) -> None:
@@ -357,5 +374,5 @@ def verify_shards(directory: Path, shards: Sequence[Shard]) -> None:
         if path.stat().st_size != shard.size or file_digest(path) != shard.checksum:
             raise InputError(
                 f"{path}: wrong checksum: its bytes are not the ones the manifest records; "
-                "delete it and the manifest beside it, and run the stage again"
+                "delete it and run the stage again"
             )

@@ -49,8 +49,8 @@ from pipeline.optim.zero_layout import Fragment, Partition, find_partitions, who
 BLOCK = 1024
 """Elements whose squares are added in fp32."""
 
-CPU_PIECE = 64 * BLOCK
-"""Elements worked on at once on a CPU, so that every pass but the first finds them in its cache."""
+CPU_PIECE = 256 * BLOCK
+"""Elements worked on at once on a CPU, so that all passes but the first find them in its cache."""
 
 
 @dataclass
@@ -60,7 +60,7 @@ class _Proposal:
     Attributes:
         partition: the flat tensor and the tensors in it.
         group: its parameter group.
-        update: ``u``, laid out as the flat tensor.
+        rule: of this step.
         sums: by tensor: squares of ``w``, squares of ``u``, pieces whose gradient is not zero.
         held_back: new moments of fragments without a gradient on this rank. They count only if
             another rank has one.
@@ -68,7 +68,7 @@ class _Proposal:
 
     partition: Partition
     group: dict[str, Any]
-    update: Float[Tensor, " elements"]
+    rule: _Rule
     sums: Float[Tensor, "3 tensors"]
     held_back: list[tuple[Fragment, Tensor, Tensor]] = field(default_factory=list)
 
@@ -184,28 +184,23 @@ class Lamb(torch.optim.Optimizer):
         state = self._state(partition.flat)
         weight, gradient = partition.flat.view(-1), _flat_gradient(partition.flat)
         exp_avg, exp_avg_sq = state["exp_avg"].view(-1), state["exp_avg_sq"].view(-1)
-        group["step"] = state["step"] = state["step"] + 1
-        rule = _Rule.of(group)
+        group["step"] = state["step"] = int(state["step"]) + 1
         sums = weight.new_zeros(3, len(partition.names), dtype=torch.float64)
-        proposal = _Proposal(partition, group, torch.empty_like(weight), sums)
-        for fragment, nonzero in zip(
-            partition.fragments, _nonzero(gradient, partition.fragments), strict=True
-        ):
+        proposal = _Proposal(partition, group, _Rule.of(group), sums)
+        flags = _nonzero(gradient, partition.fragments)
+        scratch = _scratch(partition)
+        for fragment, nonzero in zip(partition.fragments, flags, strict=True):
             mean, square = exp_avg[fragment.span], exp_avg_sq[fragment.span]
             if not nonzero:
                 mean, square = mean.clone(), square.clone()
                 proposal.held_back.append((fragment, mean, square))
-            tensors = [
-                weight[fragment.span],
-                gradient[fragment.span],
-                mean,
-                square,
-                proposal.update[fragment.span],
-            ]
-            for w, g, m, v, u in zip(*map(_pieces, tensors), strict=True):
-                rule.update(w, g, m, v, out=u)
-                sums[0, fragment.tensor] += sum_of_squares(w)
-                sums[1, fragment.tensor] += sum_of_squares(u)
+            squares = []
+            stretch = weight[fragment.span], gradient[fragment.span], mean, square
+            for w, g, m, v in _pieces(*stretch):
+                proposal.rule.advance(m, v, g)
+                u = proposal.rule.update(w, m, v, out=scratch[: w.numel()])
+                squares += [sum_of_squares(w), sum_of_squares(u)]
+            sums[:2, fragment.tensor] += torch.stack(squares).view(-1, 2).sum(0)
             sums[2, fragment.tensor] += nonzero
         return proposal
 
@@ -237,16 +232,19 @@ class Lamb(torch.optim.Optimizer):
                     group["clamp"],
                 )
                 self._trust_ratios[name] = ratios[number]
+        state = self.state[partition.flat]
         weight = partition.flat.view(-1)
+        exp_avg, exp_avg_sq = state["exp_avg"].view(-1), state["exp_avg_sq"].view(-1)
+        for fragment, mean, square in proposal.held_back:
+            if moved[fragment.tensor]:
+                exp_avg[fragment.span], exp_avg_sq[fragment.span] = mean, square
+        scratch = _scratch(partition)
         for fragment in partition.fragments:
             if moved[fragment.tensor]:
                 step_size = float(group["lr"]) * ratios[fragment.tensor]
-                weight[fragment.span].sub_(proposal.update[fragment.span], alpha=step_size)
-        state = self.state[partition.flat]
-        for fragment, mean, square in proposal.held_back:
-            if moved[fragment.tensor]:
-                state["exp_avg"].view(-1)[fragment.span] = mean
-                state["exp_avg_sq"].view(-1)[fragment.span] = square
+                for w, m, v in _pieces(*(t[fragment.span] for t in (weight, exp_avg, exp_avg_sq))):
+                    u = proposal.rule.update(w, m, v, out=scratch[: w.numel()])
+                    w.sub_(u, alpha=step_size)
 
     def _state(self, flat: Tensor) -> dict[str, Any]:
         state: dict[str, Any] = self.state[flat]
@@ -289,21 +287,31 @@ class _Rule:
             weight_decay=group["weight_decay"],
         )
 
+    def advance(
+        self,
+        exp_avg: Float[Tensor, " elements"],
+        exp_avg_sq: Float[Tensor, " elements"],
+        gradient: Float[Tensor, " elements"],
+    ) -> None:
+        """Let the gradient into the moments, in place."""
+        beta1, beta2 = self.betas
+        exp_avg.lerp_(gradient, 1 - beta1)
+        exp_avg_sq.mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
+
     def update(
         self,
         weight: Float[Tensor, " elements"],
-        gradient: Float[Tensor, " elements"],
         exp_avg: Float[Tensor, " elements"],
         exp_avg_sq: Float[Tensor, " elements"],
         *,
         out: Float[Tensor, " elements"],
-    ) -> None:
-        """Advance the moments in place and write the update."""
-        beta1, beta2 = self.betas
-        exp_avg.lerp_(gradient, 1 - beta1)
-        exp_avg_sq.mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
+    ) -> Float[Tensor, " elements"]:
+        """``u``. It is cheaper to compute twice than to keep for a whole flat tensor."""
         torch.sqrt(exp_avg_sq, out=out).add_(self.eps)
-        torch.div(exp_avg, out, out=out).mul_(self.scale).add_(weight, alpha=self.weight_decay)
+        torch.div(exp_avg, out, out=out)
+        if self.scale != 1:
+            out.mul_(self.scale)
+        return out.add_(weight, alpha=self.weight_decay) if self.weight_decay else out
 
 
 def trust_ratio(weight_norm: float, update_norm: float, clamp: Clamp | None = None) -> float:
@@ -315,11 +323,15 @@ def trust_ratio(weight_norm: float, update_norm: float, clamp: Clamp | None = No
 
 
 def sum_of_squares(values: Float[Tensor, " elements"]) -> Float[Tensor, ""]:
-    """In fp64; relative error below 1e-8 on 23M normal fp32 values, at the speed of fp32."""
+    """In fp64, at the speed of fp32: relative error 2e-8 on 262,144 normal values.
+
+    No BLAS dot products: their order of summation depends on where in memory the values lie, and
+    a resumed run would differ from an undisturbed one in the last bit.
+    """
     full = values.numel() // BLOCK * BLOCK
-    blocks = values[:full].view(-1, BLOCK)
-    total: Tensor = torch.linalg.vecdot(blocks, blocks).sum(dtype=torch.float64)
-    return total + torch.dot(values[full:], values[full:])
+    norms = torch.linalg.vector_norm(values[:full].view(-1, BLOCK), dim=1).double()
+    total: Tensor = norms.square().sum() + values[full:].double().square().sum()
+    return total
 
 
 def _flat_gradient(flat: Tensor) -> Float[Tensor, " elements"]:
@@ -331,11 +343,23 @@ def _flat_gradient(flat: Tensor) -> Float[Tensor, " elements"]:
 
 def _nonzero(gradient: Float[Tensor, " elements"], fragments: Iterable[Fragment]) -> list[bool]:
     """Whether a fragment has any gradient (not a number is one), in one read of the device."""
-    largest = [gradient[fragment.span].abs().amax() for fragment in fragments]
-    return [value != 0 for value in torch.stack(largest).tolist()] if largest else []
+    extremes = [torch.stack(gradient[fragment.span].aminmax()) for fragment in fragments]
+    return (torch.stack(extremes) != 0).any(dim=1).tolist() if extremes else []
 
 
-def _pieces(values: Float[Tensor, " elements"]) -> list[Tensor]:
-    """Views of a length that suits the device."""
-    length = CPU_PIECE if values.device.type == "cpu" else values.numel()
-    return [values[start : start + length] for start in range(0, values.numel(), length)]
+def _pieces(*tensors: Float[Tensor, " elements"]) -> Iterator[tuple[Tensor, ...]]:
+    """Views of the same stretch of all tensors, of a length that suits the device."""
+    numel = tensors[0].numel()
+    length = _piece_length(tensors[0].device, numel)
+    for start in range(0, numel, length):
+        yield tuple(tensor[start : start + length] for tensor in tensors)
+
+
+def _scratch(partition: Partition) -> Float[Tensor, " elements"]:
+    """Room for the update of a piece."""
+    longest = max((fragment.length for fragment in partition.fragments), default=0)
+    return partition.flat.new_empty(_piece_length(partition.flat.device, longest))
+
+
+def _piece_length(device: torch.device, numel: int) -> int:
+    return min(numel, CPU_PIECE) if device.type == "cpu" else numel

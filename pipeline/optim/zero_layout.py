@@ -66,7 +66,8 @@ class Partition:
 
 def whole(tensor: Tensor, name: str) -> Partition:
     """A tensor that lies on this rank as one piece."""
-    return Partition(tensor, (name,), (Fragment(0, tensor.numel(), 0),))
+    fragments = (Fragment(0, tensor.numel(), 0),) if tensor.numel() else ()
+    return Partition(tensor, (name,), fragments)
 
 
 def find_partitions(wrapper: Any, names: Names, device: torch.device) -> list[Partition]:

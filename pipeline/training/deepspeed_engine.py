@@ -27,13 +27,13 @@ from torch import Tensor
 from configs.schema import to_plain
 from pipeline.batch import Batch
 from pipeline.objectives.task import PretrainingTask
-from pipeline.optim import Lamb
+from pipeline.optim import Lamb, restore_settings, settings_of
 from pipeline.settings import DeepSpeedConfig
 from pipeline.training.engine import Statistics
 from pipeline.training.pickles import check_pickles
 from preprocessing.storage import InputError
 
-_TAG = "deepspeed"
+_TAG = "state"
 _UNIVERSAL = "universal"
 
 
@@ -61,7 +61,7 @@ class DeepSpeedEngine:
         self.task = task
         self.optimizer = optimizer
         self.stage = settings.zero_stage
-        self._universal = universal
+        self._universal = universal and settings.zero_stage > 0  # stage 0 is whole on every rank
         self._micro_batch_rows = micro_batch_rows
         options = _merge(
             {
@@ -70,17 +70,15 @@ class DeepSpeedEngine:
                 "gradient_clipping": gradient_clipping,
                 "zero_optimization": {"stage": settings.zero_stage},
                 "zero_allow_untested_optimizer": True,
+                "zero_force_ds_cpu_optimizer": False,
                 "bf16": {"enabled": precision == "bf16"},
-                "checkpoint": {"load_universal": universal},
+                "checkpoint": {"load_universal": self._universal},
                 "steps_per_print": 10**9,
                 **({"data_types": {"grad_accum_dtype": "fp32"}} if precision == "bf16" else {}),
             },
             to_plain(settings.options),
         )
-        self._groups = [
-            {key: value for key, value in group.items() if key != "params"}
-            for group in optimizer.param_groups
-        ]
+        self._settings = settings_of(optimizer)
         self._engine, *_ = deepspeed.initialize(model=task, optimizer=optimizer, config=options)
         if isinstance(optimizer, Lamb):
             optimizer.bind(self._engine)
@@ -187,9 +185,7 @@ class DeepSpeedEngine:
         path, _ = self._engine.load_checkpoint(str(directory), tag=tag)
         if path is None:
             raise InputError(f"{directory}: DeepSpeed found no state to load here")
-        if self.stage == 3:
-            for group, own in zip(self._engine.optimizer.param_groups, self._groups, strict=False):
-                group.update(own)
+        restore_settings(self.optimizer, self._settings)
         self.barrier()
         if self._universal and self.rank == 0:
             shutil.rmtree(directory / _UNIVERSAL)
@@ -210,7 +206,11 @@ def _make_universal(directory: Path) -> None:
         strict=True,
         inject_missing_state=False,
     )
-    with open(os.devnull, "w") as quiet, contextlib.redirect_stdout(quiet):
+    with (
+        open(os.devnull, "w") as quiet,
+        contextlib.redirect_stdout(quiet),
+        contextlib.redirect_stderr(quiet),
+    ):
         convert(arguments)
 
 

@@ -5,9 +5,9 @@ are chosen, never a special one; each becomes [MASK] with 0.8, a token drawn uni
 whole vocabulary with 0.1, and stays with 0.1. The k chosen places are those with the smallest
 draws, so the count is exact.
 
-    >>> chosen = {1: "[MASK]", 5: "shoe"}                # k = round(0.15 * 12) = 2
-    [CLS] the  man went to a    store . [SEP] he left [SEP]
-    [CLS] [MASK] man went to shoe store . [SEP] he left [SEP]    targets: 1 -> the, 5 -> a
+    k = round(0.15 * 12) = 2; "man" is masked, "." becomes a random token
+    [CLS] the man    went to a store .     [SEP] he left [SEP]
+    [CLS] the [MASK] went to a store store [SEP] he left [SEP]    targets: 2 -> man, 7 -> .
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from preprocessing.draws import UInt64
+from preprocessing.storage import InputError
 
 NO_DOCUMENT = -1
 _INDEX_BITS = 20
@@ -58,5 +59,8 @@ class Cut:
 def sequence_id(document: int, index: int) -> int:
     """The global id of the index-th sequence of a document: known without counting others."""
     if index >> _INDEX_BITS:
-        raise ValueError(f"document {document} holds more than {1 << _INDEX_BITS} sequences")
+        raise InputError(
+            f"document {document} of the tokens holds more than {1 << _INDEX_BITS} sequences; "
+            "are corpus.form and the marks between its documents right?"
+        )
     return (document << _INDEX_BITS) | index

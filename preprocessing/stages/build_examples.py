@@ -22,7 +22,7 @@ from preprocessing.packing import pack_rows
 from preprocessing.rows import ROWS_PER_BATCH, Rows, copy_split, record_batch, row_schema
 from preprocessing.settings import ExamplesConfig, Preparation
 from preprocessing.stage import Made
-from preprocessing.storage import MANIFEST, InputError, file_digest, shard_name, write_shard
+from preprocessing.storage import InputError, manifest_digest, shard_name, write_shard
 from preprocessing.tokens import TokenStore
 from preprocessing.vocabulary import Vocabulary
 
@@ -71,7 +71,7 @@ class BuildExamples:
                 f"({made_with[:8]}) than {vocabulary.directory} ({vocabulary.digest[:8]}); "
                 "run tokenize again, or restore the tokenizer"
             )
-        return {"tokens": file_digest(self._tokens / MANIFEST), "tokenizer": vocabulary.digest}
+        return {"tokens": manifest_digest(self._tokens), "tokenizer": vocabulary.digest}
 
     def plan(self) -> Sequence[Task]:
         """One task a token shard and copy."""

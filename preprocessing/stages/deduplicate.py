@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute
 from numpy.typing import NDArray
 
 from preprocessing.draws import purpose_key, uniform
@@ -21,11 +22,10 @@ from preprocessing.settings import Preparation
 from preprocessing.stage import Made
 from preprocessing.stages.ingest import ROWS_PER_BATCH, SCHEMA
 from preprocessing.storage import (
-    MANIFEST,
     InputError,
     Manifest,
     Shard,
-    file_digest,
+    manifest_digest,
     open_shard,
     shard_name,
     write_shard,
@@ -54,7 +54,7 @@ class Deduplicate:
         self._seed = preparation.seed
         self._heldout = {
             name: entry.share
-            for name, entry in preparation.corpus.validation.items()
+            for name, entry in sorted(preparation.corpus.validation.items())
             if entry.share is not None
         }
         self.directory = preparation.clean_directory
@@ -65,7 +65,7 @@ class Deduplicate:
 
     def inputs(self) -> Mapping[str, str]:
         """The manifest of the documents."""
-        return {"documents": file_digest(self._source / MANIFEST)}
+        return {"documents": manifest_digest(self._source)}
 
     def plan(self) -> Sequence[Task]:
         """One task a shard of documents, in the manifest's order."""
@@ -104,10 +104,10 @@ class Deduplicate:
 
     def finish(self, made: Sequence[Made]) -> Mapping[str, Any]:
         """Refuse a split without documents."""
-        rows: dict[str, int] = dict.fromkeys(("train", *self._heldout), 0)
+        rows = dict.fromkeys((*self._manifest.splits, *self._heldout), 0)
         for one in made:
             for shard in one.shards:
-                rows[shard.split] = rows.get(shard.split, 0) + shard.rows
+                rows[shard.split] += shard.rows
         for split, count in rows.items():
             if count == 0:
                 raise InputError(

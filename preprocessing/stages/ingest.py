@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -82,7 +83,7 @@ class Ingest:
         corpus = preparation.corpus
         given = {
             name: (entry.inputs, entry.form, entry.text_field)
-            for name, entry in corpus.validation.items()
+            for name, entry in sorted(corpus.validation.items())
             if entry.inputs
         } | {"train": (corpus.inputs, corpus.form, corpus.text_field)}
         self._raw = [
@@ -101,7 +102,7 @@ class Ingest:
         """Digests of the raw files.
 
         Reading terabytes only to learn that nothing changed would be a poor start; files of the
-        recorded size that are older than the manifest keep their recorded digest.
+        recorded size that nothing was done to since the manifest keep their recorded digest.
         """
         known: Mapping[str, str] = {}
         made_at = 0.0
@@ -117,7 +118,7 @@ class Ingest:
                 unchanged = (
                     recorded.startswith(f"{source.size}:")
                     and os.path.exists(source.url)
-                    and os.stat(source.url).st_mtime < made_at
+                    and _touched_at(source.url) < made_at
                 )
                 digests[name] = recorded if unchanged else f"{source.size}:{digest_source(source)}"
         return digests
@@ -163,7 +164,7 @@ class Ingest:
             raise InputError(
                 f"{sum(rejects.values())} of {documents + sum(rejects.values())} records were "
                 f"rejected ({table}); {self.directory / 'rejects'} lists them. Mend the files, or "
-                f"allow it: corpus.allowed_reject_share={share:.3g}"
+                f"allow it: corpus.allowed_reject_share={math.ceil(share * 1000) / 1000}"
             )
         return {}
 
@@ -177,6 +178,12 @@ def short_names(sources: Sequence[Source]) -> dict[str, str]:
             break
         shared += 1
     return {source.url: "/".join(source.url.split("/")[shared:]) for source in sources}
+
+
+def _touched_at(path: str) -> float:
+    """When a file last changed; a move or a copy that keeps its dates shows in the second one."""
+    status = os.stat(path)
+    return max(status.st_mtime, status.st_ctime)
 
 
 def ingest(task: Task) -> Made:

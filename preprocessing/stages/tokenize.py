@@ -18,10 +18,10 @@ from preprocessing.sentences import split_sentences
 from preprocessing.settings import Preparation
 from preprocessing.stage import Made
 from preprocessing.storage import (
-    MANIFEST,
     InputError,
     Manifest,
     file_digest,
+    manifest_digest,
     open_shard,
     shard_name,
     write_shard,
@@ -60,7 +60,7 @@ class Tokenize:
     def inputs(self) -> Mapping[str, str]:
         """The documents' manifest and the tokenizer."""
         return {
-            "clean": file_digest(self._source / MANIFEST),
+            "clean": manifest_digest(self._source),
             "tokenizer": Vocabulary.load(self._tokenizer).digest,
         }
 

@@ -79,5 +79,5 @@ def test_time_is_linear_in_any_repeated_text(unit: str) -> None:
     text = "A" + unit * 100_000
     begin = time.process_time()
     split_sentences(text)
-    # 0.15 s at most was measured; anything quadratic takes minutes.
+    # 0.10 s at most was measured; anything quadratic takes minutes.
     assert time.process_time() - begin < 5.0

@@ -20,12 +20,14 @@ class ReferenceLamb:
         weight_decay: float = 0.01,
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-6,
+        skips_zeros: bool = True,
     ) -> None:
         self.weights = {name: weight.detach().double().clone() for name, weight in weights.items()}
         self.first = {name: torch.zeros_like(weight) for name, weight in self.weights.items()}
         self.second = {name: torch.zeros_like(weight) for name, weight in self.weights.items()}
         self.ratios: dict[str, float] = {}
         self.variant, self.weight_decay, self.betas, self.eps = variant, weight_decay, betas, eps
+        self.skips_zeros = skips_zeros
         self.count = 0
 
     def step(self, gradients: Mapping[str, Tensor], lr: float, clip: float = 0.0) -> None:
@@ -35,7 +37,7 @@ class ReferenceLamb:
         total = math.sqrt(sum(float((g * g).sum()) for g in gradients.values()))
         factor = clip / (total + 1e-6) if clip and total + 1e-6 > clip else 1.0
         for name, gradient in gradients.items():
-            if bool((gradient != 0).any()):
+            if bool((gradient != 0).any()) or not self.skips_zeros:
                 self._move(name, gradient * factor, lr)
 
     def _move(self, name: str, g: Tensor, lr: float) -> None:

@@ -14,13 +14,14 @@ from pipeline.optim.variants import VARIANTS, Preset
 
 SHAPES = {
     "matrix": (37, 53),
-    "long": (300, 701),  # several pieces and a rest
+    "long": (400, 701),  # several pieces and a rest
     "one": (1, 1),
     "block": (2, 512),  # exactly one block of squares
     "zero": (9, 4),
     "unused": (6, 5),
     "bias": (53,),
     "scalar": (1,),
+    "empty": (0, 3),
     "zero_bias": (11,),
 }
 

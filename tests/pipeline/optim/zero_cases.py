@@ -8,15 +8,15 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.distributed as dist
 from lamb_reference import ReferenceLamb, relative_error
 from torch import Tensor, nn
 
-from pipeline.optim import LambConfig, build_optimizer
-from pipeline.optim.variants import VARIANTS, Preset
+from pipeline.optim import AdamWConfig, Lamb, LambConfig, OptimizerConfig, build_optimizer
+from pipeline.optim.variants import VARIANTS, Preset, Variant
 
 STEPS = 4
 
@@ -27,7 +27,7 @@ class Case:
 
     name: str
     stage: int
-    preset: Preset = "google"
+    preset: Preset | Literal["adamw"] = "google"
     bf16: bool = False
     clip: float = 0.0
     accumulation: int = 1
@@ -35,6 +35,18 @@ class Case:
     more: Mapping[str, Any] = field(default_factory=dict)
     reload: bool = False
     naive: bool = False
+
+    @property
+    def optimizer(self) -> OptimizerConfig:
+        if self.preset == "adamw":
+            return AdamWConfig(kind="adamw", bias_correction=False)
+        return LambConfig(kind="lamb", preset=self.preset)
+
+    @property
+    def variant(self) -> Variant:
+        if self.preset == "adamw":  # all trust ratios 1
+            return Variant(bias_correction=False, clamp=(1.0, 1.0), adapt_without_decay=True)
+        return VARIANTS[self.preset]
 
     def deepspeed(self) -> dict[str, Any]:
         return {
@@ -79,6 +91,12 @@ CASES = [
     Case("stage 3, reloaded", 3, "paper", zero={"sub_group_size": 60}, reload=True),
     Case("stage 3, offloaded", 3, clip=0.3, zero=OFFLOAD),
 ]
+ADAMW_CASES = [
+    Case("adamw, stage 0, bf16", 0, "adamw", bf16=True, reload=True),
+    Case("adamw, stage 1, bf16, fp32 sums", 1, "adamw", bf16=True, more=FP32_SUMS, reload=True),
+    Case("adamw, stage 2, offloaded", 2, "adamw", zero=OFFLOAD, reload=True),
+    Case("adamw, stage 3", 3, "adamw", clip=0.3, zero={"sub_group_size": 60}, reload=True),
+]
 CONTROLS = [Case(f"naive, stage {stage}", stage, naive=True) for stage in (1, 2, 3)]
 
 
@@ -91,7 +109,7 @@ class Toy(nn.Module):
         self.places = nn.Embedding(41, 7)  # only the last rows get a gradient
         self.body = nn.Sequential(nn.Linear(7, 19), nn.Tanh(), nn.Linear(19, 7))
         self.norm = nn.LayerNorm(7)
-        self.gain = nn.Parameter(torch.full((1,), 0.7))
+        self.gain = nn.Parameter(torch.full((1,), 2.0))
         self.frozen = nn.Linear(7, 7).requires_grad_(False)
         self.unused = nn.Linear(7, 5)
         self.decoder = nn.Linear(7, 29)
@@ -143,13 +161,13 @@ def run_case(case: Case, directory: Path) -> Outcome:
     def start() -> tuple[Any, Any]:
         torch.manual_seed(0)
         model = Toy()
-        optimizer = build_optimizer(LambConfig(kind="lamb", preset=case.preset), model)
+        optimizer = build_optimizer(case.optimizer, model)
         if case.naive:
             optimizer = NaiveLamb(optimizer.param_groups)
         engine, *_ = deepspeed.initialize(
             model=model, optimizer=optimizer, config=case.deepspeed(), dist_init_required=False
         )
-        if not case.naive:
+        if isinstance(optimizer, Lamb):
             optimizer.bind(engine)
         return engine, optimizer
 
@@ -172,7 +190,7 @@ def run_case(case: Case, directory: Path) -> Outcome:
         return {n: safe_get_full_grad(p).float().clone() for n, p in trained().items()}
 
     engine, optimizer = start()
-    reference = ReferenceLamb(weights(), VARIANTS[case.preset])
+    reference = ReferenceLamb(weights(), case.variant, skips_zeros=case.preset != "adamw")
     unused = weights()["unused.weight"]
     worst = worst_ratio = 0.0
     generator = torch.Generator().manual_seed(100 + dist.get_rank())
@@ -188,7 +206,7 @@ def run_case(case: Case, directory: Path) -> Outcome:
             engine.step()
         found = weights()
         worst = max(worst, *(relative_error(found[n], reference.weights[n]) for n in found))
-        if not case.naive:
+        if isinstance(optimizer, Lamb):
             ratios = optimizer.trust_ratios()
             assert set(ratios) == set(reference.ratios), set(ratios) ^ set(reference.ratios)
             errors = [abs(ratios[n] / expected - 1) for n, expected in reference.ratios.items()]

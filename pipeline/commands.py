@@ -1,0 +1,163 @@
+"""What the commands do, once their arguments are read."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from configs.schema import find, load
+from pipeline.settings import Run, decode_run
+from preprocessing.commands import run_preparation
+from preprocessing.storage import InputError
+
+Result = dict[str, Any]
+
+
+class CommandFailed(RuntimeError):
+    """A command that was started ended with an error; it has said why."""
+
+
+def load_run(config: str, overrides: Sequence[str], *, print_config: bool) -> Run:
+    """Decode a recipe; with ``print_config`` show it, defaults spelled out, and end."""
+    run = decode_run(load(config, overrides))
+    if print_config:
+        print(yaml.safe_dump(run.plain(), sort_keys=False, allow_unicode=True), end="")
+        raise SystemExit(0)
+    return run
+
+
+def run_all(
+    config: str,
+    overrides: Sequence[str],
+    *,
+    ranks: int | None,
+    overwrite: bool,
+    print_config: bool,
+) -> Result:
+    """The whole road: stages, training, evaluation, export, report."""
+    run = load_run(config, overrides, print_config=print_config)
+    for outcome in run_preparation(run.preparation, overwrite=overwrite):
+        totals = outcome.manifest.totals()
+        told = ", ".join(f"{count:,} {what}" for what, count in totals.items() if count)
+        _say(f"{outcome.stage}: {outcome.status}: {outcome.directory} ({told})")
+    train_in_processes(run, config, overrides, ranks)
+    results = {
+        "evaluation": evaluate_run(run, None)["sets"],
+        "export": export_run(run, None),
+        "report": report_run(run)["path"],
+    }
+    _say(f"done: {results['report']}")
+    return results
+
+
+def train_in_processes(run: Run, config: str, overrides: Sequence[str], ranks: int | None) -> None:
+    """Start the training as a person would: by the ``deepspeed`` launcher.
+
+    Raises:
+        CommandFailed: the training ended with an error.
+    """
+    import torch
+
+    from launchers.local import Command, deepspeed_command, default_ranks
+
+    script = Path(__file__).with_name("train.py")
+    recipe = str(find(config))
+    gpus = torch.cuda.device_count()
+    if run.train.engine == "local":
+        command = Command((sys.executable, str(script), recipe, *overrides))
+    else:
+        ranks = ranks or default_ranks(gpus)
+        command = deepspeed_command(script, recipe, overrides, ranks, gpus=bool(gpus))
+    _say(f"$ {command}")
+    environment = {**os.environ, **dict(command.environment)}
+    code = subprocess.run(command.words, env=environment, check=False).returncode
+    if code:
+        raise CommandFailed(f"the training ended with exit code {code}; see above")
+
+
+def evaluate_run(run: Run, checkpoint: Path | None) -> Result:
+    """Score a checkpoint on every validation set, beside its baselines."""
+    from pipeline.evaluation.language_modeling import evaluate
+
+    results = evaluate(run, checkpoint)
+    for result in results:
+        _say(str(result))
+    return {"sets": {result.name: result.plain() for result in results}}
+
+
+def export_run(run: Run, checkpoint: Path | None) -> Result:
+    """Write the Hugging Face form of a checkpoint, and prove it."""
+    from pipeline.evaluation.checkpoints import load_model, newest
+    from pipeline.huggingface.card import model_card
+    from pipeline.huggingface.export import export_model
+    from pipeline.training.checkpoint import TOKENIZER
+
+    checkpoint = checkpoint or newest(run)
+    model = load_model(run, checkpoint).model
+    target = run.export.directory or run.output.directory / "export"
+    report = export_model(
+        model, run.model, checkpoint / TOKENIZER, target, model_card(run, checkpoint)
+    )
+    _say(
+        f"export: {report.directory} loads as {report.architecture} "
+        f"({report.num_parameters:,} parameters, logits differ by {report.max_difference:.1e})"
+    )
+    return {
+        "directory": str(report.directory),
+        "architecture": report.architecture,
+        "num_parameters": report.num_parameters,
+        "max_difference": report.max_difference,
+    }
+
+
+def report_run(run: Run) -> Result:
+    """Write ``report.html``."""
+    from pipeline.report import write_report
+
+    return {"path": str(write_report(run))}
+
+
+def import_folder(folder: Path, output: Path) -> Result:
+    """A Hugging Face folder as weights, configuration and tokenizer of ours.
+
+    Raises:
+        InputError: the output exists, or the folder cannot be used.
+    """
+    from safetensors.torch import save_file
+
+    from configs.schema import to_plain
+    from pipeline.huggingface.importing import import_model
+    from pipeline.training.checkpoint import CONFIG_FILE, TOKENIZER, WEIGHTS_FILE
+    from preprocessing.storage import rename
+
+    if output.exists():
+        raise InputError(f"{output}: stands already; name a new folder")
+    try:
+        model, weights = import_model(folder)
+    except ValueError as error:
+        raise InputError(f"{folder}: {error}") from None
+    writing = output.with_name(f".{output.name}.writing")
+    shutil.rmtree(writing, ignore_errors=True)
+    (writing / TOKENIZER).mkdir(parents=True)
+    tensors = {name: tensor.clone() for name, tensor in weights.items()}
+    save_file(tensors, str(writing / WEIGHTS_FILE), metadata={"format": "pt"})
+    text = yaml.safe_dump({"model": to_plain(model)}, sort_keys=False)
+    (writing / CONFIG_FILE).write_text(text, encoding="utf-8")
+    for name in ("tokenizer.json", "vocab.txt"):
+        if (folder / name).exists():
+            shutil.copyfile(folder / name, writing / TOKENIZER / name)
+    rename(writing, output)
+    num_parameters = sum(tensor.numel() for tensor in weights.values())
+    _say(f"import: {output} holds a {model.family} of {num_parameters:,} values")
+    return {"directory": str(output), "family": model.family}
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)

@@ -1,0 +1,1 @@
+"""Judging a trained model: held-out loss beside its baselines, and masks filled in."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import socket
 import sys
@@ -19,10 +20,9 @@ class Command:
     environment: tuple[tuple[str, str], ...] = ()
 
     def __str__(self) -> str:
-        """As a person would type it."""
-        settings = [f"{name}={value}" for name, value in self.environment]
-        quoted = [word if word.isprintable() and " " not in word else repr(word) for word in self.words]
-        return " ".join([*settings, *quoted])
+        """As a person would type it into a shell."""
+        settings = [f"{name}={shlex.quote(value)}" for name, value in self.environment]
+        return " ".join([*settings, shlex.join(self.words)])
 
 
 def deepspeed_command(
@@ -36,7 +36,7 @@ def deepspeed_command(
     beside = Path(sys.executable).with_name("deepspeed")
     launcher = str(beside) if beside.exists() else shutil.which("deepspeed")
     if launcher is None:
-        raise FileNotFoundError(2, "not installed (pip install 'lexmill[train]')", "deepspeed")
+        raise FileNotFoundError("deepspeed: not installed (pip install 'lexmill[train]')")
     words = [launcher, "--num_accelerators", str(ranks), "--master_port", str(free_port())]
     environment = () if gpus else (("DS_ACCELERATOR", "cpu"),)
     return Command((*words, str(script), config, *overrides), environment)

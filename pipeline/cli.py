@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from preprocessing.commands import STAGES
 from preprocessing.console import (
@@ -18,6 +18,9 @@ from preprocessing.console import (
     run_stage_command,
     stage_example,
 )
+
+if TYPE_CHECKING:
+    from pipeline.settings import Run
 
 Result = dict[str, Any]
 
@@ -35,7 +38,16 @@ class Entry:
 
 def _run_arguments(parser: argparse.ArgumentParser) -> None:
     add_stage_arguments(parser)
-    parser.add_argument("--ranks", type=int, help="processes (default: the GPUs; else at most 2)")
+    parser.add_argument(
+        "--ranks", type=_positive, help="processes (default: the GPUs; else at most 2)"
+    )
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{number} is not a number of processes")
+    return number
 
 
 def _checkpoint_arguments(parser: argparse.ArgumentParser) -> None:
@@ -53,40 +65,49 @@ def _import_arguments(parser: argparse.ArgumentParser) -> None:
 def _run(arguments: argparse.Namespace) -> Result:
     from pipeline.commands import run_all
 
-    return run_all(
-        arguments.config,
-        arguments.overrides,
-        ranks=arguments.ranks,
-        overwrite=arguments.overwrite,
-        print_config=arguments.print_config,
+    return _with_run(
+        arguments,
+        lambda run: run_all(
+            run,
+            arguments.config,
+            arguments.overrides,
+            ranks=arguments.ranks,
+            overwrite=arguments.overwrite,
+            debug=arguments.debug,
+        ),
     )
 
 
 def _train(arguments: argparse.Namespace) -> Result:
-    from pipeline.train import train_command
+    from pipeline.train import train
 
-    return train_command(arguments)
+    return _with_run(arguments, train)
 
 
 def _evaluate(arguments: argparse.Namespace) -> Result:
-    from pipeline.commands import evaluate_run, load_run
+    from pipeline.commands import evaluate_run
 
-    run = load_run(arguments.config, arguments.overrides, print_config=arguments.print_config)
-    return evaluate_run(run, arguments.checkpoint)
+    return _with_run(arguments, lambda run: evaluate_run(run, arguments.checkpoint))
 
 
 def _export(arguments: argparse.Namespace) -> Result:
-    from pipeline.commands import export_run, load_run
+    from pipeline.commands import export_run
 
-    run = load_run(arguments.config, arguments.overrides, print_config=arguments.print_config)
-    return export_run(run, arguments.checkpoint)
+    return _with_run(arguments, lambda run: export_run(run, arguments.checkpoint))
 
 
 def _report(arguments: argparse.Namespace) -> Result:
-    from pipeline.commands import load_run, report_run
+    from pipeline.commands import report_run
 
-    run = load_run(arguments.config, arguments.overrides, print_config=arguments.print_config)
-    return report_run(run)
+    return _with_run(arguments, report_run)
+
+
+def _with_run(arguments: argparse.Namespace, action: Callable[[Run], Result]) -> Result:
+    from pipeline.commands import with_run
+
+    return with_run(
+        arguments.config, arguments.overrides, action, print_config=arguments.print_config
+    )
 
 
 def _import(arguments: argparse.Namespace) -> Result:
@@ -174,7 +195,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         usage="lexmill COMMAND CONFIG.yaml [key.path=value ...]",
     )
-    commands = parser.add_subparsers(dest="command", required=True, help=argparse.SUPPRESS)
+    commands = parser.add_subparsers(
+        dest="command", required=True, prog="lexmill", help=argparse.SUPPRESS
+    )
     for name, entry in COMMANDS.items():
         entry.arguments(commands.add_parser(name, description=entry.summary, epilog=entry.example))
     arguments = parse(parser, argv)

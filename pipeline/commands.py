@@ -6,7 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import yaml
 from configs.schema import find, load
 from pipeline.settings import Run, decode_run
 from preprocessing.commands import run_preparation
+from preprocessing.console import BAD_INPUT
 from preprocessing.storage import InputError
 
 Result = dict[str, Any]
@@ -24,30 +25,36 @@ class CommandFailed(RuntimeError):
     """A command that was started ended with an error; it has said why."""
 
 
-def load_run(config: str, overrides: Sequence[str], *, print_config: bool) -> Run:
-    """Decode a recipe; with ``print_config`` show it, defaults spelled out, and end."""
+def with_run(
+    config: str,
+    overrides: Sequence[str],
+    action: Callable[[Run], Result],
+    *,
+    print_config: bool,
+) -> Result:
+    """Decode a recipe and act on it; with ``print_config`` show it, defaults spelled out."""
     run = decode_run(load(config, overrides))
     if print_config:
         print(yaml.safe_dump(run.plain(), sort_keys=False, allow_unicode=True), end="")
-        raise SystemExit(0)
-    return run
+        return {"status": "printed"}
+    return action(run)
 
 
 def run_all(
+    run: Run,
     config: str,
     overrides: Sequence[str],
     *,
     ranks: int | None,
     overwrite: bool,
-    print_config: bool,
+    debug: bool,
 ) -> Result:
     """The whole road: stages, training, evaluation, export, report."""
-    run = load_run(config, overrides, print_config=print_config)
     for outcome in run_preparation(run.preparation, overwrite=overwrite):
         totals = outcome.manifest.totals()
         told = ", ".join(f"{count:,} {what}" for what, count in totals.items() if count)
         _say(f"{outcome.stage}: {outcome.status}: {outcome.directory} ({told})")
-    train_in_processes(run, config, overrides, ranks)
+    train_in_processes(run, config, overrides, ranks, debug=debug)
     results = {
         "evaluation": evaluate_run(run, None)["sets"],
         "export": export_run(run, None),
@@ -57,11 +64,14 @@ def run_all(
     return results
 
 
-def train_in_processes(run: Run, config: str, overrides: Sequence[str], ranks: int | None) -> None:
+def train_in_processes(
+    run: Run, config: str, overrides: Sequence[str], ranks: int | None, *, debug: bool
+) -> None:
     """Start the training as a person would: by the ``deepspeed`` launcher.
 
     Raises:
-        CommandFailed: the training ended with an error.
+        InputError: the training refused what it was given.
+        CommandFailed: it ended with another error.
     """
     import torch
 
@@ -69,15 +79,19 @@ def train_in_processes(run: Run, config: str, overrides: Sequence[str], ranks: i
 
     script = Path(__file__).with_name("train.py")
     recipe = str(find(config))
+    words = [*overrides, "--debug"] if debug else overrides
     gpus = torch.cuda.device_count()
     if run.train.engine == "local":
-        command = Command((sys.executable, str(script), recipe, *overrides))
+        command = Command((sys.executable, str(script), recipe, *words))
     else:
         ranks = ranks or default_ranks(gpus)
-        command = deepspeed_command(script, recipe, overrides, ranks, gpus=bool(gpus))
+        command = deepspeed_command(script, recipe, words, ranks, gpus=bool(gpus))
     _say(f"$ {command}")
     environment = {**os.environ, **dict(command.environment)}
-    code = subprocess.run(command.words, env=environment, check=False).returncode
+    # What the launcher and DeepSpeed print is progress: it goes to standard error.
+    code = subprocess.run(command.words, env=environment, stdout=2, check=False).returncode
+    if code == BAD_INPUT:
+        raise InputError("the training refused its input; see above")
     if code:
         raise CommandFailed(f"the training ended with exit code {code}; see above")
 
@@ -93,7 +107,11 @@ def evaluate_run(run: Run, checkpoint: Path | None) -> Result:
 
 
 def export_run(run: Run, checkpoint: Path | None) -> Result:
-    """Write the Hugging Face form of a checkpoint, and prove it."""
+    """Write the Hugging Face form of a checkpoint, and prove it.
+
+    Raises:
+        InputError: there is no checkpoint, or something else stands at the place.
+    """
     from pipeline.evaluation.checkpoints import load_model, newest
     from pipeline.huggingface.card import model_card
     from pipeline.huggingface.export import export_model
@@ -102,9 +120,11 @@ def export_run(run: Run, checkpoint: Path | None) -> Result:
     checkpoint = checkpoint or newest(run)
     model = load_model(run, checkpoint).model
     target = run.export.directory or run.output.directory / "export"
-    report = export_model(
-        model, run.model, checkpoint / TOKENIZER, target, model_card(run, checkpoint)
-    )
+    card = model_card(run, checkpoint)
+    try:
+        report = export_model(model, run.model, checkpoint / TOKENIZER, target, card)
+    except ValueError as error:
+        raise InputError(str(error)) from None
     _say(
         f"export: {report.directory} loads as {report.architecture} "
         f"({report.num_parameters:,} parameters, logits differ by {report.max_difference:.1e})"
@@ -130,6 +150,7 @@ def import_folder(folder: Path, output: Path) -> Result:
     Raises:
         InputError: the output exists, or the folder cannot be used.
     """
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     from configs.schema import to_plain
@@ -141,7 +162,7 @@ def import_folder(folder: Path, output: Path) -> Result:
         raise InputError(f"{output}: stands already; name a new folder")
     try:
         model, weights = import_model(folder)
-    except ValueError as error:
+    except (ValueError, SafetensorError) as error:
         raise InputError(f"{folder}: {error}") from None
     writing = output.with_name(f".{output.name}.writing")
     shutil.rmtree(writing, ignore_errors=True)

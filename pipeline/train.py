@@ -14,12 +14,18 @@ if sys.path and Path(sys.path[0] or ".").resolve() == Path(__file__).resolve().p
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 import argparse
+import contextlib
+import os
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pipeline.settings import Run
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse the command line and train."""
+    from pipeline.commands import with_run
     from preprocessing.console import add_common_arguments, guarded, parse
 
     parser = argparse.ArgumentParser(
@@ -30,26 +36,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     add_common_arguments(parser)
     parser.add_argument("--local_rank", help=argparse.SUPPRESS)  # launchers append it
     arguments = parse(parser, argv)
-    return guarded(lambda: train_command(arguments), debug=arguments.debug, as_json=arguments.json)
+    return guarded(
+        lambda: with_run(
+            arguments.config, arguments.overrides, train, print_config=arguments.print_config
+        ),
+        debug=arguments.debug,
+        as_json=arguments.json and os.environ.get("RANK", "0") == "0",
+    )
 
 
-def train_command(arguments: argparse.Namespace) -> dict[str, Any]:
+def train(run: Run) -> dict[str, Any]:
     """``lexmill train`` and this script."""
-    import yaml
-
-    from configs.schema import load
-    from pipeline.settings import decode_run
-
-    run = decode_run(load(arguments.config, arguments.overrides))
-    if arguments.print_config:
-        print(yaml.safe_dump(run.plain(), sort_keys=False, allow_unicode=True), end="")
-        return {"status": "printed"}
     import torch
 
     from pipeline.training.start import start_training
 
     try:
-        return start_training(run)
+        with contextlib.redirect_stdout(sys.stderr):  # DeepSpeed prints; the result comes alone
+            return start_training(run)
     finally:
         if torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()

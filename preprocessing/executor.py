@@ -7,6 +7,7 @@ they end when the process that started them is gone, however it went.
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import multiprocessing
 import os
 import signal
@@ -41,7 +42,8 @@ def run_tasks(
         initargs=(os.getpid(),),
     )
     try:
-        indices = {pool.submit(function, task): index for index, task in enumerate(tasks)}
+        with _without_interrupts():
+            indices = {pool.submit(function, task): index for index, task in enumerate(tasks)}
         for future in concurrent.futures.as_completed(indices):
             yield indices[future], future.result()
     except BrokenProcessPool:
@@ -53,9 +55,17 @@ def run_tasks(
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _end_with_parent(parent: int) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+@contextlib.contextmanager
+def _without_interrupts() -> Iterator[None]:
+    """Processes started in here never see Ctrl-C, not even while they import; we see it after."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
+
+def _end_with_parent(parent: int) -> None:
     def watch() -> None:
         while os.getppid() == parent:
             time.sleep(0.5)

@@ -147,8 +147,14 @@ class Checkpoints:
         return target
 
     def prune(self, keep: int, milestone_every: int | None) -> None:
-        """Remove all but the newest ``keep`` and the milestones."""
-        steps = sorted(int(path.name[5:]) for path in self.directory.glob("step-*"))
+        """Remove all but the newest ``keep`` and the milestones.
+
+        What lies after ``latest`` is of a run that was set back since: it makes none older.
+        """
+        latest = self.latest()
+        assert latest is not None
+        paths = [path for path in self.directory.glob("step-*") if path.name <= latest.name]
+        steps = sorted(int(path.name[5:]) for path in paths)
         for step in steps[:-keep]:
             if not milestone_every or step % milestone_every:
                 shutil.rmtree(self.path(step))

@@ -177,7 +177,13 @@ def short_names(sources: Sequence[Source]) -> dict[str, str]:
         if len(set(parts)) > 1:
             break
         shared += 1
-    return {source.url: "/".join(source.url.split("/")[shared:]) for source in sources}
+    return {
+        # Names on disk are bytes; what is not UTF-8 in them is spelled out.
+        source.url: os.fsencode("/".join(source.url.split("/")[shared:])).decode(
+            errors="backslashreplace"
+        )
+        for source in sources
+    }
 
 
 def _touched_at(path: str) -> float:

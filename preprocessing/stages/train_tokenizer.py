@@ -19,12 +19,12 @@ from preprocessing.settings import ExistingTokenizerConfig, Preparation, WordPie
 from preprocessing.stage import Made
 from preprocessing.stages.deduplicate import read_ids
 from preprocessing.storage import (
-    MANIFEST,
     InputError,
     Manifest,
     Shard,
     atomic_write,
     file_digest,
+    manifest_digest,
     open_shard,
 )
 from preprocessing.vocabulary import SPECIAL_TOKENS, TOKENIZER_FILE
@@ -69,7 +69,7 @@ class TrainTokenizer:
         """The documents' manifest, or the adopted file."""
         if isinstance(self._config, ExistingTokenizerConfig):
             return {"vocabulary": file_digest(existing_file(self._config.path))}
-        return {"clean": file_digest(self._preparation.clean_directory / MANIFEST)}
+        return {"clean": manifest_digest(self._preparation.clean_directory)}
 
     def plan(self) -> Sequence[Task]:
         """One task."""

@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from configs.schema import load
 from preprocessing.commands import STAGES
 from preprocessing.settings import Preparation, decode_preparation
 from preprocessing.stage import Outcome, run_stage
+from preprocessing.storage import Manifest
 
 _SYLLABLES = [a + b for a in "bdfgklmnprst" for b in "aeiou"]
 
@@ -94,6 +96,15 @@ def tree(directory: Path) -> dict[str, bytes]:
         for path in sorted(directory.rglob("*"))
         if path.is_file()
     }
+
+
+def shard_rows(directory: Path, split: str) -> list[dict[str, Any]]:
+    """The rows of a split as plain Arrow gives them."""
+    rows = []
+    for shard in Manifest.read(directory).of(split):
+        with pa.memory_map(str(directory / shard.name)) as file:
+            rows += pa.ipc.open_file(file).read_all().to_pylist()
+    return rows
 
 
 class ListStore:

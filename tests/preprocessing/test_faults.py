@@ -1,8 +1,9 @@
 """A fault at every write, fsync and rename of every stage: started again, nothing is lost."""
 
 import errno
+import os
 import shutil
-import time
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -76,7 +77,7 @@ def faults(monkeypatch: pytest.MonkeyPatch) -> Faults:
 
 @pytest.fixture
 def corpus(tmp_path: Path) -> Preparation:
-    documents = make_text(18)
+    documents = make_text(14)
     write_documents(tmp_path / "raw" / "a.txt", [*documents, documents[0]])
     (tmp_path / "raw" / "b.txt").write_bytes(b"Bad \xff byte.\n\nGood line here.\n")
     examples = {
@@ -199,20 +200,12 @@ def test_faults_of_overwriting_never_mix_old_and_new(corpus: Preparation, faults
     assert operations > 10
 
 
-@pytest.mark.skipif("shutil.which('mount') is None", reason="needs the mount command")
+@pytest.mark.skipif(shutil.which("mount") is None, reason="needs the mount command")
 def test_really_full_disk(tmp_path: Path) -> None:
-    import os
-    import subprocess
-
     small = tmp_path / "small"
     small.mkdir()
-    mounted = os.geteuid() == 0 and (
-        subprocess.run(
-            ["mount", "-t", "tmpfs", "-o", "size=48k", "tmpfs", str(small)], capture_output=True
-        ).returncode
-        == 0
-    )
-    if not mounted:
+    mount = ["mount", "-t", "tmpfs", "-o", "size=48k", "tmpfs", str(small)]
+    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True, check=False).returncode:
         pytest.skip("needs root and the right to mount a tmpfs of 48 KiB")
     try:
         write_documents(tmp_path / "raw" / "a.txt", make_text(400))
@@ -224,8 +217,6 @@ def test_really_full_disk(tmp_path: Path) -> None:
         kept = list(preparation.documents_directory.rglob("part-*.arrow"))
         assert kept, "the shards that fitted are kept"
         subprocess.run(["mount", "-o", "remount,size=8m", str(small)], check=True)
-        began = time.monotonic()
-        run_stages(preparation)
-        assert time.monotonic() - began < 60
+        assert all(outcome.status == "made" for outcome in run_stages(preparation))
     finally:
         subprocess.run(["umount", "--lazy", str(small)], check=True)  # files are still mapped

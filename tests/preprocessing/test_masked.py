@@ -57,7 +57,7 @@ def test_counts_round_half_to_even_as_the_reference() -> None:
     lengths = np.arange(3, 5000)
     for share in (0.15, 0.05, 0.25, 0.5):
         config = MaskedConfig(kind="masked", share=share)
-        expected = [max(1, int(round(length * share))) for length in lengths.tolist()]
+        expected = [max(1, round(length * share)) for length in lengths.tolist()]
         assert num_targets(config, lengths).tolist() == expected
     assert num_targets(MASKED, np.array([10, 30])).tolist() == [2, 4], "1.5 and 4.5"
 
@@ -92,7 +92,7 @@ def test_sequence_without_a_plain_token_has_no_target() -> None:
 
 
 def test_worked_example() -> None:
-    words = "[CLS] the man went to a store . [SEP] he left [SEP]".split()
+    words = ["[CLS]", "the", "man", "went", "to", "a", "store", ".", "[SEP]", "he", "left", "[SEP]"]
     plain = sorted({*words} - {"[CLS]", "[SEP]"})
     vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *plain]
     tokens = np.array([vocabulary.index(word) for word in words])
@@ -102,7 +102,20 @@ def test_worked_example() -> None:
     assert corrupted.target_places.tolist() == [2, 7]
     assert [vocabulary[i] for i in corrupted.target_ids] == ["man", "."]
     assert [vocabulary[i] for i in corrupted.tokens] == (
-        "[CLS] the [MASK] went to a store store [SEP] he left [SEP]".split()
+        [
+            "[CLS]",
+            "the",
+            "[MASK]",
+            "went",
+            "to",
+            "a",
+            "store",
+            "store",
+            "[SEP]",
+            "he",
+            "left",
+            "[SEP]",
+        ]
     )
 
 

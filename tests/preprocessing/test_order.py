@@ -85,7 +85,7 @@ def test_locate_agrees_with_going_through_every_epoch(rows_per_copy: tuple[int, 
         shuffled = Order(size, purpose_key(3, "order", 1, 0, epoch))(np.arange(size))
         expected += [(epoch, row) for row in shuffled.tolist()]
         epoch += 1
-    for start in range(0, 50):
+    for start in range(50):
         for count in (1, 4, 9):
             got = [
                 (epoch, row)

@@ -130,21 +130,14 @@ class Document:
 
 
 def load(path: str | Path, overrides: Sequence[str] = ()) -> Document:
-    """Read a YAML file, apply ``key.path=value`` overrides, and check the sections' names.
+    """Read a YAML file, and apply ``key.path=value`` overrides.
 
     Raises:
-        ConfigError: unreadable file, bad YAML, duplicate or unknown keys, bad overrides.
+        ConfigError: unreadable file, bad YAML, duplicate keys, bad overrides.
     """
     path = find(path)
     root = read_yaml(path)
     parse_overrides(root, overrides)
-    problems = [
-        f"{node.location}: {name}: unknown section{_suggest(name, SECTIONS)}"
-        for name, node in root.children.items()
-        if name not in SECTIONS
-    ]
-    if problems:
-        raise ConfigError(problems)
     return Document(str(path), root)
 
 
@@ -167,8 +160,17 @@ def find(path: str | Path) -> Path:
 
 
 def decode_sections(document: Document, kinds: Mapping[str, Any]) -> dict[str, Any]:
-    """Several sections at once, so that the errors of all of them are reported together."""
-    decoded, problems = {}, []
+    """Several sections at once, so that the errors of all of them are reported together.
+
+    Raises:
+        ConfigError: everything that is wrong with them, and sections that do not exist.
+    """
+    decoded: dict[str, Any] = {}
+    problems = [
+        f"{node.location}: {name}: unknown section{_suggest(name, SECTIONS)}"
+        for name, node in document.root.children.items()
+        if name not in SECTIONS
+    ]
     for section, kind in kinds.items():
         decoded[section], errors = document._try_decode(section, kind)
         problems += errors

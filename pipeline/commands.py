@@ -54,14 +54,35 @@ def run_all(
         totals = outcome.manifest.totals()
         told = ", ".join(f"{count:,} {what}" for what, count in totals.items() if count)
         _say(f"{outcome.stage}: {outcome.status}: {outcome.directory} ({told})")
-    train_in_processes(run, config, overrides, ranks, debug=debug)
+    if trained := finished_training(run):
+        _say(f"train: up to date: {trained}")
+    else:
+        train_in_processes(run, config, overrides, ranks, debug=debug)
     results = {
-        "evaluation": evaluate_run(run, None)["sets"],
+        "evaluation": evaluate_run(run, None, only_if_stale=True)["sets"],
         "export": export_run(run, None),
         "report": report_run(run)["path"],
     }
     _say(f"done: {results['report']}")
     return results
+
+
+def finished_training(run: Run) -> Path | None:
+    """The last checkpoint of this very configuration, if it stands after the last step."""
+    from pipeline.training.checkpoint import Checkpoints, read_state
+    from pipeline.training.start import CHECKPOINTS
+
+    newest = Checkpoints(run.output.directory / CHECKPOINTS).latest()
+    if newest is None:
+        return None
+    state = read_state(newest)
+    leaves = run.resume_leaves()
+    same = all(
+        state.leaves.get(key) == value
+        for key, (value, resume) in leaves.items()
+        if resume != "free"
+    )
+    return newest if same and state.step >= run.total_steps else None
 
 
 def train_in_processes(
@@ -96,11 +117,22 @@ def train_in_processes(
         raise CommandFailed(f"the training ended with exit code {code}; see above")
 
 
-def evaluate_run(run: Run, checkpoint: Path | None) -> Result:
+def evaluate_run(run: Run, checkpoint: Path | None, *, only_if_stale: bool = False) -> Result:
     """Score a checkpoint on every validation set, beside its baselines."""
-    from pipeline.evaluation.language_modeling import evaluate
+    from pipeline.evaluation.checkpoints import newest
+    from pipeline.evaluation.language_modeling import evaluate, read_evaluation
+    from pipeline.training.checkpoint import read_state
 
-    results = evaluate(run, checkpoint)
+    standing = read_evaluation(run.output.directory) if only_if_stale else None
+    if (
+        standing is not None
+        and standing.weights == read_state(newest(run)).weights
+        and standing.max_rows == run.evaluation.max_rows
+    ):
+        _say("evaluate: up to date")
+        results = list(standing.sets)
+    else:
+        results = evaluate(run, checkpoint)
     for result in results:
         _say(str(result))
     return {"sets": {result.name: result.plain() for result in results}}

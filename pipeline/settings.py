@@ -188,7 +188,7 @@ _SECTIONS: Mapping[str, Any] = {
     "objectives": tuple[ObjectiveConfig, ...],
     "optimizer": OptimizerConfig,
     "schedule": ScheduleConfig,
-    "phases": Annotated[tuple[PhaseConfig, ...], pydantic.Field(min_length=1)],
+    "phases": tuple[PhaseConfig, ...],
     "train": TrainConfig,
     "deepspeed": DeepSpeedConfig,
     "tracking": TrackingConfig,
@@ -226,6 +226,8 @@ def decode_run(document: Document) -> Run:
 
 def _misfits(run: Run) -> list[str]:
     """What is right by itself and does not fit together."""
+    if not run.phases:
+        return ["phases: give at least one"]
     problems = []
     paired = {
         name: isinstance(examples.layout, PairsConfig)

@@ -1,4 +1,4 @@
-r"""A corpus of English that every machine has: the documentation inside its Python files.
+"""A corpus of English that every machine has: the documentation inside its Python files.
 
     python -m preprocessing.documentation documentation.jsonl --megabytes 10
 
@@ -8,17 +8,8 @@ with ``corpus.form: jsonl``. Files are parsed, never imported. The order is fixe
 reference, the standard library, then the packages in turn, a module of each, so that a small
 budget already spans many subjects.
 
-What stays is prose. Hard-wrapped lines are joined, so that every line is a paragraph or an item of
-a list; examples, code, tables, headings and markup go. No paragraph appears twice in the corpus:
-licence headers and inherited parameters would otherwise put training text into the held-out part.
-
-    >>> list(prose('''Return the mean
-    ... of all values.
-    ...
-    ... >>> mean([1, 2])
-    ... 1.5
-    ... '''))
-    ['Return the mean of all values.']
+No docstring appears twice in the corpus, whatever its indentation and its case: inherited
+documentation would otherwise put training text into the held-out part.
 """
 
 from __future__ import annotations
@@ -29,7 +20,6 @@ import hashlib
 import inspect
 import itertools
 import json
-import re
 import sys
 import sysconfig
 import warnings
@@ -40,106 +30,10 @@ from preprocessing.storage import InputError, atomic_write
 
 MAX_FILE_BYTES = 2_000_000
 MIN_DOCUMENT_CHARACTERS = 200
-MIN_WORDS = 4
-MIN_LETTER_SHARE = 0.8
 
 _SKIPPED_DIRECTORIES = frozenset(
     ["__pycache__", "site-packages", "dist-packages", "test", "tests", "idle_test", "pydoc_data"]
 )
-_BLANK_LINES = re.compile(r"\n(?:[ \t]*\n)+")
-_FENCE = re.compile(r"^[ \t]*(```|~~~).*?(?:^[ \t]*\1[ \t]*$|\Z)", re.MULTILINE | re.DOTALL)
-_RULE = re.compile(r"[^\w\s]{3,}(?:\s+[^\w\s]{3,})*")
-_DIRECTIVE = re.compile(r"\.\. +([\w:-]+)::[ \t]*(.*)")
-_PROSE_DIRECTIVES = frozenset(
-    "admonition attention caution danger deprecated hint important note seealso tip "  # noqa: SIM905
-    "versionadded versionchanged warning".split()
-)
-_FIELD = re.compile(r":\w+(?: [^:\n]+)?:(?=\s|$)")
-_ITEM = re.compile(r"(?:[-*+•]|\(?[0-9a-z][.)])\s+(?=\S)")
-_NAMED = re.compile(r"[`*]*\w[\w.]*[`*]*(?: ?\([^()]*\))?:\s")
-_ROLE = re.compile(r"(?::[\w:+-]+:)?`+~?([^`<>]+?)(?:\s*<[^`>]*>)?`+_*")
-_EMPHASIS = re.compile(r"(?<![\w*])\*{1,2}(?=\S)([^*]+?)(?<=\S)\*{1,2}(?![\w*])")
-_LETTERS = re.compile(r"[A-Za-z ]")
-_FUNCTION_WORDS = re.compile(
-    r"\b(?:the|an?|of|to|is|are|be|in|and|or|for|with|that|this|it|if|not|by|from|as|on|when)\b",
-    re.IGNORECASE,
-)
-_CODE = re.compile(
-    r"(?:from [\w.]+ import|import [\w.]+(?: as \w+)?$|(?:async )?def \w+\(|class \w+[(:]|@\w)"
-)
-
-
-def prose(docstring: str) -> Iterator[str]:
-    """The paragraphs of a docstring that are English sentences or phrases, one line each."""
-    literal: int | None = None
-    for block in _BLANK_LINES.split(_FENCE.sub("", inspect.cleandoc(docstring))):
-        lines = [line.rstrip() for line in block.strip("\n").split("\n")]
-        indentation = _indentation(lines[0])
-        if literal is not None and indentation > literal:
-            continue
-        literal = indentation if lines[-1].endswith("::") else None
-        directive = _DIRECTIVE.match(lines[0].lstrip())
-        if directive and directive[1] in _PROSE_DIRECTIVES:
-            lines[0] = directive[2]
-        elif directive or lines[0].lstrip().startswith(".. "):
-            literal = indentation
-            continue
-        for paragraph in _unwrapped(lines):
-            text = _plain(paragraph)
-            if _is_prose(text):
-                yield text
-
-
-def _indentation(line: str) -> int:
-    return len(line) - len(line.lstrip())
-
-
-def _unwrapped(lines: Iterable[str]) -> Iterator[str]:
-    """Join the lines of a block that belong together.
-
-    An item of a list runs on over deeper lines (they hang from it); elsewhere a change of the
-    indentation is a new paragraph, as below NumPy's ``name : type``.
-    """
-    current: list[str] = []
-    hangs = False
-    depth = 0
-    for line in lines:
-        words = line.strip()
-        if words.startswith((">>>", "In [")):
-            break  # what follows an example up to the blank line is its output
-        if _RULE.fullmatch(words):
-            current = []  # the line above was a heading
-            continue
-        starts_item = any(mark.match(words) for mark in (_ITEM, _FIELD, _NAMED))
-        shift = _indentation(line) - depth
-        if current and (starts_item or shift < 0 or (shift > 0 and not hangs)):
-            if not (shift > 0 and " : " in current[-1]):  # a name and its type
-                yield " ".join(current)
-            current = []
-        if not current:
-            hangs = starts_item
-        if words:
-            current.append(words)
-            depth = _indentation(line)
-    if current:
-        yield " ".join(current)
-
-
-def _plain(paragraph: str) -> str:
-    """Without marks of lists and fields, and without inline markup."""
-    mark = _FIELD.match(paragraph) or _ITEM.match(paragraph)
-    text = paragraph[mark.end() :] if mark else paragraph
-    text = _EMPHASIS.sub(r"\1", _ROLE.sub(r"\1", text))
-    return " ".join(text.replace("::", ":").split())
-
-
-def _is_prose(text: str) -> bool:
-    if len(text.split()) < MIN_WORDS or _CODE.match(text) or not _FUNCTION_WORDS.search(text):
-        return False
-    return len(_LETTERS.findall(text)) >= MIN_LETTER_SHARE * len(text)
-
-
-# -- files -----------------------------------------------------------------------------------------
 
 
 def docstrings(source: bytes) -> list[str]:
@@ -190,7 +84,7 @@ def modules() -> Iterator[tuple[str, str, list[str]]]:
 
 
 def _python_files(path: Path) -> Iterator[Path]:
-    """Python files at or below a path, sorted, without tests and what is too large to be prose."""
+    """Python files at or below a path, sorted, without tests and generated giants."""
     if path.is_dir():
         if path.name not in _SKIPPED_DIRECTORIES and not path.is_symlink():
             for entry in sorted(path.iterdir()):
@@ -204,25 +98,23 @@ def _module(root: Path, path: Path) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" and len(parts) > 1 else parts)
 
 
-# -- corpus ----------------------------------------------------------------------------------------
-
-
 def documents(
     found: Iterable[tuple[str, str, list[str]]], max_bytes: int
 ) -> Iterator[tuple[str, str, str]]:
-    """``(package, module, text)`` until ``max_bytes`` of text; no paragraph appears twice."""
+    """``(package, module, text)`` until ``max_bytes`` of text; no docstring appears twice."""
     seen: set[bytes] = set()
     num_bytes = 0
     for package, module, texts in found:
         if num_bytes >= max_bytes:
             return
-        paragraphs = []
-        for paragraph in itertools.chain.from_iterable(map(prose, texts)):
-            identity = hashlib.blake2b(paragraph.lower().encode(), digest_size=12).digest()
+        kept = []
+        for text in map(inspect.cleandoc, texts):
+            words = " ".join(text.lower().split())
+            identity = hashlib.blake2b(words.encode(), digest_size=12).digest()
             if identity not in seen:
                 seen.add(identity)
-                paragraphs.append(paragraph)
-        text = "\n".join(paragraphs)
+                kept.append(text)
+        text = "\n".join(kept)
         if len(text) >= MIN_DOCUMENT_CHARACTERS:
             num_bytes += len(text.encode())
             yield package, module, text

@@ -78,4 +78,4 @@ def _figures(run: Run) -> str:
     if not path.exists():
         return "Not yet measured."
     measured: Any = json.loads(path.read_text(encoding="utf-8"))
-    return f"```json\n{json.dumps(measured, indent=1, ensure_ascii=False)}\n```"
+    return f"```json\n{json.dumps(measured['sets'], indent=1, ensure_ascii=False)}\n```"

@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from pipeline.huggingface import config_to_huggingface, logit_fields, name_table
-from pipeline.huggingface.proof import ExportError, compare_logits, compare_tokenizers
+from pipeline.huggingface.proof import ExportError, compare_logits, compare_tokenizers, quiet
 from pipeline.huggingface.tokenizer import read_tokenizer, write_tokenizer
 from pipeline.models import ModelConfig
 
@@ -71,8 +71,9 @@ def export_model(
         _write_json(made / "config.json", fields)
         write_tokenizer(tokenizer_directory, made, info, config.max_positions)
         (made / "README.md").write_text(card, encoding="utf-8")
-        compare_tokenizers(tokenizer_directory, made)
-        difference = compare_logits(config, model.state_dict(), made, logit_fields(config))
+        with quiet():
+            compare_tokenizers(tokenizer_directory, made)
+            difference = compare_logits(config, model.state_dict(), made, logit_fields(config))
         if directory.exists():
             directory.rename(Path(beside, "replaced"))
         made.rename(directory)

@@ -31,10 +31,12 @@ def import_model(directory: Path) -> tuple[ModelConfig, dict[str, Tensor]]:
     for name in ("config.json", "model.safetensors"):
         if not (directory / name).is_file():
             raise ValueError(
-                f"{directory / name}: there is no such file; save the model with transformers' "
-                "save_pretrained, in one shard"
+                f"there is no {name} here; save the model with transformers' save_pretrained, "
+                "in one shard"
             )
     fields = json.loads((directory / "config.json").read_text(encoding="utf-8"))
+    if not isinstance(fields, dict):
+        raise ValueError("config.json: not the configuration of a model")
     tensors = {
         _modern(name): tensor
         for name, tensor in load_file(directory / "model.safetensors").items()

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,22 @@ TEXTS = (
 
 class ExportError(RuntimeError):
     """An exported folder does not compute what the model computes."""
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Transformers without progress bars and advice: what is wrong is raised here."""
+    from transformers.utils import logging
+
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()
 
 
 def compare_tokenizers(ours: Path, folder: Path) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import shlex
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -116,7 +117,7 @@ def environment() -> dict[str, Any]:
         "cores": os.cpu_count(),
         "versions": versions,
         "revision": _revision(),
-        "command": " ".join(sys.argv[1:]),
+        "command": shlex.join(sys.argv[1:]),
     }
 
 

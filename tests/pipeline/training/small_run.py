@@ -47,7 +47,7 @@ tracking: {{mode: disabled}}
 evaluation: {{max_rows: 20, micro_batch_rows: 8}}
 output: {{directory: {root}/run}}
 """
-"""Dropout is on (0.1), three micro-batches do not divide over two ranks, and the second phase packs."""
+"""Dropout is on, three micro-batches do not divide over two ranks, and the second phase packs."""
 
 TOTAL_STEPS = 20
 
@@ -106,7 +106,7 @@ class Stopped(RuntimeError):
 
 
 class NaiveLamb(torch.optim.Optimizer):
-    """LAMB that takes the flat partitions it is handed for tensors: what a trust ratio must not be."""
+    """LAMB that takes flat partitions for tensors: what a trust ratio must not be."""
 
     def __init__(self, params: Any) -> None:
         super().__init__(params, {"lr": 0.0, "weight_decay": 0.01})

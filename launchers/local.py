@@ -37,7 +37,14 @@ def deepspeed_command(
     launcher = str(beside) if beside.exists() else shutil.which("deepspeed")
     if launcher is None:
         raise FileNotFoundError("deepspeed: not installed (pip install 'lexmill[train]')")
-    words = [launcher, "--num_accelerators", str(ranks), "--master_port", str(free_port())]
+    words = [
+        launcher,
+        "--quiet",
+        "--num_accelerators",
+        str(ranks),
+        "--master_port",
+        str(free_port()),
+    ]
     environment = () if gpus else (("DS_ACCELERATOR", "cpu"),)
     return Command((*words, str(script), config, *overrides), environment)
 

@@ -183,11 +183,11 @@ def import_folder(folder: Path, output: Path) -> Result:
         InputError: the output exists, or the folder cannot be used.
     """
     from safetensors import SafetensorError
-    from safetensors.torch import save_file
 
     from configs.schema import to_plain
     from pipeline.huggingface.importing import import_model
     from pipeline.training.checkpoint import CONFIG_FILE, TOKENIZER, WEIGHTS_FILE
+    from pipeline.weights import save_weights
     from preprocessing.storage import rename
 
     if output.exists():
@@ -200,7 +200,7 @@ def import_folder(folder: Path, output: Path) -> Result:
     shutil.rmtree(writing, ignore_errors=True)
     (writing / TOKENIZER).mkdir(parents=True)
     tensors = {name: tensor.clone() for name, tensor in weights.items()}
-    save_file(tensors, str(writing / WEIGHTS_FILE), metadata={"format": "pt"})
+    save_weights(writing / WEIGHTS_FILE, tensors)
     text = yaml.safe_dump({"model": to_plain(model)}, sort_keys=False)
     (writing / CONFIG_FILE).write_text(text, encoding="utf-8")
     for name in ("tokenizer.json", "vocab.txt"):

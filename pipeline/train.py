@@ -7,6 +7,7 @@ It also runs bare (``python pipeline/train.py CONFIG``: one process) and as a mo
 from __future__ import annotations
 
 import sys
+import warnings
 from pathlib import Path
 
 if sys.path and Path(sys.path[0] or ".").resolve() == Path(__file__).resolve().parent:
@@ -49,6 +50,8 @@ def train(run: Run) -> dict[str, Any]:
     """``lexmill train`` and this script."""
     import torch
 
+    # DeepSpeed calls functions that torch will drop some day; users can do nothing about it.
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.distributed")
     from pipeline.training.start import start_training
 
     try:

@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import save_file
 from torch import nn
 
 from pipeline.huggingface import config_to_huggingface, logit_fields, name_table
 from pipeline.huggingface.proof import ExportError, compare_logits, compare_tokenizers, quiet
 from pipeline.huggingface.tokenizer import read_tokenizer, write_tokenizer
 from pipeline.models import ModelConfig
+from pipeline.weights import save_weights
 
 __all__ = ["ExportError", "ExportReport", "export_model"]
 
@@ -67,7 +67,7 @@ def export_model(
     with tempfile.TemporaryDirectory(prefix=f".{directory.name}.", dir=directory.parent) as beside:
         made = Path(beside, "made")
         made.mkdir()
-        save_file(tensors, made / "model.safetensors", metadata={"format": "pt"})
+        save_weights(made / "model.safetensors", tensors)
         _write_json(made / "config.json", fields)
         write_tokenizer(tokenizer_directory, made, info, config.max_positions)
         (made / "README.md").write_text(card, encoding="utf-8")

@@ -27,6 +27,7 @@ from typing import Any
 import yaml
 
 from pipeline.settings import Run
+from pipeline.weights import save_weights
 from preprocessing.storage import (
     InputError,
     file_digest,
@@ -125,10 +126,8 @@ class Checkpoints:
         self, step: int, state: State, run: Run, weights: Mapping[str, Any], tokenizer: Path
     ) -> Path:
         """Add what one rank writes, and make the checkpoint whole (on that rank)."""
-        from safetensors.torch import save_file
-
         writing = self.writing_path(step)
-        save_file(dict(weights), str(writing / WEIGHTS_FILE), metadata={"format": "pt"})
+        save_weights(writing / WEIGHTS_FILE, weights)
         state = dataclasses.replace(state, weights=file_digest(writing / WEIGHTS_FILE))
         shutil.copytree(
             tokenizer, writing / TOKENIZER, ignore=shutil.ignore_patterns(".*", "manifest.json")

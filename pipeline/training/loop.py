@@ -21,6 +21,7 @@ from pipeline.settings import Run
 from pipeline.training.checkpoint import Checkpoints, State
 from pipeline.training.engine import Engine
 from pipeline.training.phases import Timeline
+from pipeline.training.progress import Progress
 from pipeline.training.tracking import Tracker
 from preprocessing.draws import purpose_key
 from preprocessing.storage import InputError
@@ -56,6 +57,7 @@ class Trainer:
         self._run_id = run_id
         self._timeline = Timeline(run.phases, run.schedule)
         self._names = engine.task.objective_names
+        self._progress = Progress(self._timeline.total_steps)
 
     def train(self, first_step: int) -> None:
         """Run all steps from ``first_step`` on, evaluating and saving on the way."""
@@ -167,6 +169,7 @@ class Trainer:
                 values["trust_ratio_max"] = ordered[-1]
         values["phase"] = self._timeline.place(step - 1).phase
         self._tracker.train(step, values)
+        self._progress.tell(step, values)
         self._tracker.trust_ratios(step, ratios)
 
     def _validate(self, step: int) -> None:

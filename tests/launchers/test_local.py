@@ -22,7 +22,7 @@ def test_command_on_cpu_names_the_accelerator() -> None:
 
     launcher, *words = command.words
     assert Path(launcher).name == "deepspeed"
-    assert words[:3] == ["--num_accelerators", "3", "--master_port"]
+    assert words[:4] == ["--quiet", "--num_accelerators", "3", "--master_port"]
     assert 1024 <= int(words[3]) < 65536
     assert words[4:] == ["pipeline/train.py", "my.yaml", "seed=2", "output.directory=out"]
     assert command.environment == (("DS_ACCELERATOR", "cpu"),)

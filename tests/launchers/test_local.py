@@ -23,8 +23,8 @@ def test_command_on_cpu_names_the_accelerator() -> None:
     launcher, *words = command.words
     assert Path(launcher).name == "deepspeed"
     assert words[:4] == ["--quiet", "--num_accelerators", "3", "--master_port"]
-    assert 1024 <= int(words[3]) < 65536
-    assert words[4:] == ["pipeline/train.py", "my.yaml", "seed=2", "output.directory=out"]
+    assert 1024 <= int(words[4]) < 65536
+    assert words[5:] == ["pipeline/train.py", "my.yaml", "seed=2", "output.directory=out"]
     assert command.environment == (("DS_ACCELERATOR", "cpu"),)
     assert str(command).startswith("DS_ACCELERATOR=cpu ")
 
@@ -51,7 +51,7 @@ def test_command_in_text_is_the_command_a_shell_runs() -> None:
 def test_every_command_gets_a_port_of_its_own() -> None:
     commands = [deepspeed_command(SCRIPT, "my.yaml", [], 2, gpus=False) for _ in range(8)]
 
-    assert len({command.words[4] for command in commands}) > 1
+    assert len({command.words[5] for command in commands}) > 1
 
 
 def test_launcher_beside_this_python_comes_first(

@@ -130,7 +130,7 @@ def test_models_that_are_no_bert_of_ours_are_refused(
 def test_pickled_weights_are_not_opened(tmp_path: Path) -> None:
     save(transformers.BertForMaskedLM, tmp_path)
     (tmp_path / "model.safetensors").rename(tmp_path / "pytorch_model.bin")
-    with pytest.raises(ValueError, match=r"model\.safetensors: there is no such file"):
+    with pytest.raises(ValueError, match=r"there is no model\.safetensors here"):
         import_model(tmp_path)
 
 

@@ -37,7 +37,11 @@ def evaluation(*sets):
 
 @pytest.fixture
 def copied(trained, tmp_path):
-    directory = shutil.copytree(trained.output.directory, tmp_path / "run")
+    directory = shutil.copytree(
+        trained.output.directory,
+        tmp_path / "run",
+        ignore=shutil.ignore_patterns("evaluation.json", "export", "report.html"),
+    )
     return dataclasses.replace(
         trained, output=dataclasses.replace(trained.output, directory=directory)
     )

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import os
+import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from configs.schema import find
 from preprocessing.commands import STAGES
 from preprocessing.console import (
+    BAD_INPUT,
     add_common_arguments,
     add_stage_arguments,
     guarded,
@@ -18,11 +22,16 @@ from preprocessing.console import (
     run_stage_command,
     stage_example,
 )
+from preprocessing.storage import InputError
 
 if TYPE_CHECKING:
     from pipeline.settings import Run
 
 Result = dict[str, Any]
+
+
+class CommandFailed(RuntimeError):
+    """A command that was started ended with an error; it has said why."""
 
 
 @dataclass(frozen=True)
@@ -67,15 +76,38 @@ def _run(arguments: argparse.Namespace) -> Result:
 
     return _with_run(
         arguments,
-        lambda run: run_all(
-            run,
-            arguments.config,
-            arguments.overrides,
-            ranks=arguments.ranks,
-            overwrite=arguments.overwrite,
-            debug=arguments.debug,
-        ),
+        lambda run: run_all(run, lambda: _launch(run, arguments), overwrite=arguments.overwrite),
     )
+
+
+def _launch(run: Run, arguments: argparse.Namespace) -> None:
+    """Start the training as a person would: by the ``deepspeed`` launcher.
+
+    Raises:
+        InputError: the training refused what it was given.
+        CommandFailed: it ended with another error.
+    """
+    import torch
+
+    from launchers.local import Command, deepspeed_command, default_ranks
+
+    script = Path(__file__).with_name("train.py")
+    recipe = str(find(arguments.config))
+    words = [*arguments.overrides, *(["--debug"] if arguments.debug else [])]
+    gpus = torch.cuda.device_count()
+    if run.train.engine == "local":
+        command = Command((sys.executable, str(script), recipe, *words))
+    else:
+        ranks = arguments.ranks or default_ranks(gpus)
+        command = deepspeed_command(script, recipe, words, ranks, gpus=bool(gpus))
+    print(f"$ {command}", file=sys.stderr, flush=True)
+    environment = {**os.environ, **dict(command.environment)}
+    # What the launcher and DeepSpeed print is progress: it goes to standard error.
+    code = subprocess.run(command.words, env=environment, stdout=2, check=False).returncode
+    if code == BAD_INPUT:
+        raise InputError("the training refused its input; see above")
+    if code:
+        raise CommandFailed(f"the training ended with exit code {code}; see above")
 
 
 def _train(arguments: argparse.Namespace) -> Result:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,17 +10,12 @@ from typing import Any
 
 import yaml
 
-from configs.schema import find, load
+from configs.schema import load
 from pipeline.settings import Run, decode_run
 from preprocessing.commands import run_preparation
-from preprocessing.console import BAD_INPUT
 from preprocessing.storage import InputError
 
 Result = dict[str, Any]
-
-
-class CommandFailed(RuntimeError):
-    """A command that was started ended with an error; it has said why."""
 
 
 def with_run(
@@ -40,16 +33,8 @@ def with_run(
     return action(run)
 
 
-def run_all(
-    run: Run,
-    config: str,
-    overrides: Sequence[str],
-    *,
-    ranks: int | None,
-    overwrite: bool,
-    debug: bool,
-) -> Result:
-    """The whole road: stages, training, evaluation, export, report."""
+def run_all(run: Run, train: Callable[[], None], *, overwrite: bool) -> Result:
+    """The whole road: stages, training (by ``train``), evaluation, export, report."""
     for outcome in run_preparation(run.preparation, overwrite=overwrite):
         totals = outcome.manifest.totals()
         told = ", ".join(f"{count:,} {what}" for what, count in totals.items() if count)
@@ -57,7 +42,7 @@ def run_all(
     if trained := finished_training(run):
         _say(f"train: up to date: {trained}")
     else:
-        train_in_processes(run, config, overrides, ranks, debug=debug)
+        train()
     results = {
         "evaluation": evaluate_run(run, None, only_if_stale=True)["sets"],
         "export": export_run(run, None),
@@ -83,38 +68,6 @@ def finished_training(run: Run) -> Path | None:
         if resume != "free"
     )
     return newest if same and state.step >= run.total_steps else None
-
-
-def train_in_processes(
-    run: Run, config: str, overrides: Sequence[str], ranks: int | None, *, debug: bool
-) -> None:
-    """Start the training as a person would: by the ``deepspeed`` launcher.
-
-    Raises:
-        InputError: the training refused what it was given.
-        CommandFailed: it ended with another error.
-    """
-    import torch
-
-    from launchers.local import Command, deepspeed_command, default_ranks
-
-    script = Path(__file__).with_name("train.py")
-    recipe = str(find(config))
-    words = [*overrides, "--debug"] if debug else overrides
-    gpus = torch.cuda.device_count()
-    if run.train.engine == "local":
-        command = Command((sys.executable, str(script), recipe, *words))
-    else:
-        ranks = ranks or default_ranks(gpus)
-        command = deepspeed_command(script, recipe, words, ranks, gpus=bool(gpus))
-    _say(f"$ {command}")
-    environment = {**os.environ, **dict(command.environment)}
-    # What the launcher and DeepSpeed print is progress: it goes to standard error.
-    code = subprocess.run(command.words, env=environment, stdout=2, check=False).returncode
-    if code == BAD_INPUT:
-        raise InputError("the training refused its input; see above")
-    if code:
-        raise CommandFailed(f"the training ended with exit code {code}; see above")
 
 
 def evaluate_run(run: Run, checkpoint: Path | None, *, only_if_stale: bool = False) -> Result:

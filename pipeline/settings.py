@@ -27,7 +27,7 @@ from pipeline.models import ModelConfig
 from pipeline.objectives import ObjectiveConfig
 from pipeline.optim import OptimizerConfig
 from pipeline.optim.schedules import ScheduleConfig
-from pipeline.training.phases import PhaseConfig, Timeline
+from pipeline.phases import PhaseConfig, Timeline
 from preprocessing.layouts import PairsConfig
 from preprocessing.settings import PREPARATION_SECTIONS, Preparation, prepare
 

@@ -17,10 +17,10 @@ from torch import Tensor
 
 from pipeline.data import Deal, MicroBatch, RowSource, count_targets, load, to_batch
 from pipeline.optim import Lamb
+from pipeline.phases import Timeline
 from pipeline.settings import Run
 from pipeline.training.checkpoint import Checkpoints, State
 from pipeline.training.engine import Engine
-from pipeline.training.phases import Timeline
 from pipeline.training.progress import Progress
 from pipeline.training.tracking import Tracker
 from preprocessing.draws import purpose_key

@@ -12,7 +12,7 @@ import pytest
 
 from configs.schema import load
 from pipeline import cli
-from pipeline.commands import CommandFailed
+from pipeline.cli import CommandFailed
 from pipeline.settings import Run, decode_run
 
 

@@ -7,8 +7,9 @@ step needs to be saved, and any number of ranks does the same.
 
 from __future__ import annotations
 
+import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -92,30 +93,41 @@ class Trainer:
         return StepMeasures(engine.sum(statistics), counts, rate, norm)
 
     def save(self, step: int) -> None:
-        """Write a checkpoint; all ranks take part, rank 0 makes it whole."""
+        """Write a checkpoint; all ranks take part, rank 0 makes it whole.
+
+        Raises:
+            InputError: on every rank, where one of them could not write.
+        """
         engine, checkpoints = self._engine, self._checkpoints
-        problem = None
-        if engine.rank == 0:
-            try:
-                checkpoints.begin(step)
-            except OSError as error:
-                problem = f"{checkpoints.directory}: {error.strerror}"
-        self._stop_together(problem)
-        try:
-            engine.save(checkpoints.writing_path(step) / engine.kind)
-        except (OSError, RuntimeError) as error:
-            problem = f"{checkpoints.writing_path(step)}: saving failed: {error}"
-        self._stop_together(problem)
+        self._write_together((lambda: checkpoints.begin(step)) if engine.rank == 0 else None)
+        self._write_together(lambda: engine.save(checkpoints.writing_path(step) / engine.kind))
         weights = engine.weights()
-        if weights is not None:
-            try:
-                tokenizer = self._run.preparation.tokenizer_directory
-                checkpoints.complete(step, self._state(step), self._run, weights, tokenizer)
-                checkpoints.prune(self._run.train.keep_checkpoints, self._run.train.milestone_every)
-            except (OSError, InputError) as error:
-                problem = f"{checkpoints.directory}: saving failed: {error}"
-        self._stop_together(problem)
+        settings, tokenizer = self._run.train, self._run.preparation.tokenizer_directory
+
+        def complete() -> None:
+            assert weights is not None
+            checkpoints.complete(step, self._state(step), self._run, weights, tokenizer)
+            checkpoints.prune(settings.keep_checkpoints, settings.milestone_every)
+
+        self._write_together(complete if weights is not None else None)
         self._event(step, "checkpoint", path=checkpoints.path(step).name)
+
+    def _write_together(self, write: Callable[[], object] | None) -> None:
+        """Let this rank write, if it has something to; all ranks stop if one of them fails."""
+        directory, problem = self._checkpoints.directory, None
+        try:
+            if write is not None:
+                write()
+        except (OSError, RuntimeError, InputError) as error:  # torch tells a full disk so
+            free = shutil.disk_usage(self._run.output.directory).free / 2**20
+            problem = (
+                f"{directory}: the checkpoint could not be written, with {free:,.0f} MiB free on "
+                f"the disk ({error}); make room and start again: the checkpoints before it are kept"
+            )
+        if problems := self._engine.agree(problem):
+            if self._engine.rank == 0:
+                self._checkpoints.clear_unfinished()
+            raise InputError("\n".join(problems))
 
     def _state(self, step: int) -> State:
         place = self._timeline.place(step)
@@ -189,10 +201,6 @@ class Trainer:
     def _event(self, step: int, what: str, **details: Any) -> None:
         if self._tracker is not None:
             self._tracker.event(step, what, **details)
-
-    def _stop_together(self, problem: str | None) -> None:
-        if problems := self._engine.agree(problem):
-            raise InputError("\n".join(problems))
 
 
 @dataclass(frozen=True)

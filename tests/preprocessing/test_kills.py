@@ -54,21 +54,30 @@ def assert_gone(processes: list[psutil.Process]) -> None:
     assert not alive(processes)
 
 
-def kill_at_random(folder: Path, kills: int, seed: int, longest: float) -> int:
-    """Start and kill, so many times; returns how many of them came before the end."""
+def kill_at_random(folder: Path, output: Path, kills: int, seed: int, longest: float) -> int:
+    """Start and kill until so many kills came before the end; returns how many did.
+
+    A run that ended before its kill has nothing left to do: its output is removed, and the next
+    one begins anew.
+    """
     draw = random.Random(seed)
     hits = 0
-    for _ in range(kills):
+    for _ in range(6 * kills):
+        if hits == kills:
+            break
         process = start(folder)
         time.sleep(draw.uniform(0.3, longest))
         workers = descendants(process)
-        hits += process.poll() is None
+        ended = process.poll() is not None
+        hits += not ended
         with contextlib.suppress(ProcessLookupError):
             os.kill(process.pid, signal.SIGKILL)  # the parent alone: workers must notice
         process.wait()
         assert_gone(workers)
         assert process.stderr is not None
         process.stderr.close()
+        if ended:
+            shutil.rmtree(output)
     return hits
 
 
@@ -87,8 +96,8 @@ def test_killed_at_random_moments_and_started_again(
     shutil.rmtree(preparation.corpus.directory)
     (tmp_path / "driver.py").write_text(DRIVER)
 
-    hits = kill_at_random(tmp_path, kills, seed=kills, longest=1.6)
-    assert hits >= kills // 2
+    output = preparation.corpus.directory
+    assert kill_at_random(tmp_path, output, kills, seed=kills, longest=1.6) == kills
     process = start(tmp_path)
     _, err = process.communicate(timeout=120)
     assert process.returncode == 0, err.decode()

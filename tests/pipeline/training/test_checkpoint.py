@@ -85,6 +85,25 @@ def test_power_cut_at_every_write_fsync_and_rename_of_saving(
     assert at > 20
 
 
+def test_full_disk_while_saving_keeps_what_was_whole(recipe: Path, tmp_path: Path) -> None:
+    """Torch reports a full disk as a RuntimeError of its own making."""
+    output = tmp_path / "run"
+    run_job(recipe, Job(output, LOCAL, stop_at=6))
+
+    def fail(*arguments: Any) -> None:
+        raise RuntimeError("unexpected pos 64 vs 0")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch, "save", fail)
+        with pytest.raises(InputError, match=r"MiB free on the disk .*unexpected pos"):
+            run_job(recipe, Job(output, LOCAL))
+
+    assert not list((output / "checkpoints").glob(".*"))
+    newest = Checkpoints(output / "checkpoints").latest()
+    assert newest is not None
+    assert read_state(newest).step == 4
+
+
 def test_older_checkpoints_are_pruned_and_milestones_kept(recipe: Path, tmp_path: Path) -> None:
     output = tmp_path / "run"
     settings = ("train.save_every=2", "train.keep_checkpoints=2", "train.milestone_every=6")

@@ -255,6 +255,12 @@ def _misfits(run: Run) -> list[str]:
                 f"{where}.examples: '{phase.examples}' has no pairs for the model's "
                 "next-sentence head; use layout 'pairs', or model.next_sentence=false"
             )
+    bf16 = run.train.engine == "deepspeed" and run.train.precision == "bf16"
+    if bf16 and run.deepspeed.zero_stage == 0:
+        problems.append(
+            "deepspeed.zero_stage: stage 0 cannot add up bf16 gradients in fp32; "
+            "use stage 1, 2 or 3, or train.precision=fp32"
+        )
     try:
         Timeline(run.phases, run.schedule)
     except ValueError as error:

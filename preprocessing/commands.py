@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 
 from preprocessing.settings import Preparation
 from preprocessing.stage import Outcome, Stage, run_stage
@@ -13,16 +14,16 @@ from preprocessing.stages.tokenize import Tokenize
 from preprocessing.stages.train_tokenizer import TrainTokenizer
 
 STAGES: Mapping[str, tuple[str, Callable[[Preparation], list[Callable[[], Stage]]]]] = {
-    "ingest": ("read raw files into document shards", lambda p: [lambda: Ingest(p)]),
+    "ingest": ("read raw files into document shards", lambda p: [partial(Ingest, p)]),
     "deduplicate": (
         "drop exact duplicates, split off validation sets",
-        lambda p: [lambda: Deduplicate(p)],
+        lambda p: [partial(Deduplicate, p)],
     ),
-    "tokenizer": ("train or adopt a vocabulary", lambda p: [lambda: TrainTokenizer(p)]),
-    "tokenize": ("turn documents into ids with boundaries", lambda p: [lambda: Tokenize(p)]),
+    "tokenizer": ("train or adopt a vocabulary", lambda p: [partial(TrainTokenizer, p)]),
+    "tokenize": ("turn documents into ids with boundaries", lambda p: [partial(Tokenize, p)]),
     "examples": (
         "cut tokens into sequences and pack them into rows",
-        lambda p: [lambda name=name: BuildExamples(p, name) for name in p.examples],  # type: ignore[misc]
+        lambda p: [partial(BuildExamples, p, name) for name in p.examples],
     ),
 }
 """Name -> (what it does, how to make its stage objects), in the order of the road."""

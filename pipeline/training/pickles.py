@@ -10,15 +10,9 @@ from preprocessing.storage import InputError
 
 SAFE_GLOBALS = frozenset(
     {
-        "builtins.dict",
-        "builtins.set",
-        "builtins.slice",
         "deepspeed.runtime.fp16.loss_scaler.LossScaler",
-        "deepspeed.runtime.fp16.loss_scaler.DynamicLossScaler",
         "deepspeed.runtime.zero.config.ZeroStageEnum",
         "deepspeed.utils.tensor_fragment.fragment_address",
-        "argparse.Namespace",
-        "pathlib.PosixPath",
     }
 )
 """What DeepSpeed's state files refer to beyond tensors; nothing of it runs code on loading."""

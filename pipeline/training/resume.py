@@ -56,4 +56,4 @@ def check_resume(run: Run, state: State, digests: Mapping[str, str], tokenizer: 
 
 def _future_phase(key: str, phase: int) -> bool:
     found = re.match(r"phases\.(\d+)\.", key)
-    return bool(found) and int(found.group(1)) > phase  # type: ignore[union-attr]
+    return found is not None and int(found.group(1)) > phase

@@ -15,11 +15,14 @@ import pytest
 from corpora import make_text, prepare_config, run_stages, tree, write_documents
 
 DRIVER = """
+import signal
 import sys
 
 from preprocessing.console import main
 
 if __name__ == "__main__":
+    # Shells start background jobs with SIGINT ignored, and children inherit that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     for stage in ("ingest", "deduplicate", "tokenizer", "tokenize", "examples"):
         if code := main([stage, sys.argv[1], "corpus.workers=2"]):
             sys.exit(code)

@@ -43,7 +43,7 @@ def test_without_bias_correction_it_is_the_optimizer_of_bert_in_fp64() -> None:
         assert optimizer.param_groups is groups
         assert [(group["lr"], group["weight_decay"]) for group in groups] == [(lr, 0.1), (lr, 0.0)]
     for name, expected in weights.items():
-        assert relative_error(model[name].detach(), expected) < 1e-6, name  # measured: 3e-7
+        assert relative_error(model[name].detach(), expected) < 1e-6, name  # measured: 1.5e-7
 
 
 def test_state_is_that_of_adamw_and_survives_loading() -> None:

@@ -59,7 +59,7 @@ def test_every_preset_is_the_lamb_of_the_paper_in_fp64(preset: Preset) -> None:
         assert optimizer.trust_ratios() == pytest.approx(reference.ratios, rel=1e-6)
     for name, expected in reference.weights.items():
         error = relative_error(model.get_parameter(name).detach(), expected)
-        assert error < 5e-7, name  # measured: 1.5e-7
+        assert error < 5e-7, name  # measured: 1.2e-7
     assert torch.equal(model.unused, start["unused"])
     assert torch.equal(model.frozen, start["frozen"])
 

@@ -7,6 +7,8 @@ import json
 import os
 import socket
 import sys
+import threading
+import time
 import uuid
 from pathlib import Path
 
@@ -100,6 +102,22 @@ def prepare_environment() -> None:
     tools = str(Path(sys.executable).parent)  # ninja, for the operators DeepSpeed compiles
     if tools not in os.environ["PATH"].split(os.pathsep):
         os.environ["PATH"] = tools + os.pathsep + os.environ["PATH"]
+    threading.Thread(target=_drop_stale_locks, daemon=True).start()
+
+
+def _drop_stale_locks() -> None:
+    """Free the operators' build folder from the lock of a process that was killed.
+
+    Torch waits for such a lock without end. A build takes seconds; a lock of two minutes is dead.
+    """
+    default = Path.home() / ".cache" / "torch_extensions"
+    folder = Path(os.environ.get("TORCH_EXTENSIONS_DIR", default))
+    for _ in range(30):
+        for lock in folder.glob("**/deepspeed*/lock"):
+            with contextlib.suppress(OSError):
+                if time.time() - lock.stat().st_mtime > 120:
+                    lock.unlink()
+        time.sleep(5)
 
 
 def open_data(run: Run) -> Data:

@@ -48,18 +48,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def train(run: Run) -> dict[str, Any]:
     """``lexmill train`` and this script."""
-    import torch
-
     # DeepSpeed calls functions that torch will drop some day; users can do nothing about it.
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.distributed")
-    from pipeline.training.start import start_training
+    from pipeline.training.start import leave_process_group, start_training
 
     try:
         with contextlib.redirect_stdout(sys.stderr):  # DeepSpeed prints; the result comes alone
             return start_training(run)
     finally:
-        if torch.distributed.is_initialized():
-            torch.distributed.destroy_process_group()
+        leave_process_group()
 
 
 if __name__ == "__main__":

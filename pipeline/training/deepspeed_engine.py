@@ -8,6 +8,9 @@ What was found by experiment with DeepSpeed 0.19.8, and is guarded here:
 - On loading, stage 3 copies the first group's hyperparameters into every group: they are put
   back.
 - bf16 gradients accumulate in bf16 unless ``data_types.grad_accum_dtype`` says fp32.
+- On CPU it compiles an operator for inference, which leaves 66 MB in shared memory for every rank
+  of every run, and behind whose build lock a killed process lets all later ones wait for ever:
+  it is declared incompatible before DeepSpeed asks.
 """
 
 from __future__ import annotations
@@ -79,6 +82,7 @@ class DeepSpeedEngine:
             to_plain(settings.options),
         )
         self._settings = settings_of(optimizer)
+        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
         self._engine, *_ = deepspeed.initialize(model=task, optimizer=optimizer, config=options)
         if isinstance(optimizer, Lamb):
             optimizer.bind(self._engine)

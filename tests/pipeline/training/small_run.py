@@ -138,6 +138,8 @@ def run_jobs(recipe: Path, jobs: Sequence[Job], ranks: int) -> None:
 
 
 def _work(rank: int, ranks: int, port: int, recipe: Path, jobs: tuple[Job, ...]) -> None:
+    from pipeline.training.start import leave_process_group
+
     os.environ.update(
         {
             "RANK": str(rank),
@@ -153,8 +155,7 @@ def _work(rank: int, ranks: int, port: int, recipe: Path, jobs: tuple[Job, ...])
     torch.set_num_threads(1)
     for job in jobs:
         run_job(recipe, job)
-    if torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()
+    leave_process_group()
 
 
 def run_job(recipe: Path, job: Job) -> None:

@@ -7,7 +7,7 @@ A phase is a sequence of micro-batches without end. The i-th of them is a pure f
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -53,6 +53,16 @@ class RowSource:
     def open(self) -> OpenRows:
         """Map the shards; to be called in the process that reads."""
         return OpenRows(self)
+
+
+@dataclass(frozen=True)
+class Data:
+    """The rows of a run: training rows by phase, validation rows by set, and their digests."""
+
+    phases: tuple[RowSource, ...]
+    validation: Mapping[str, RowSource]
+    digests: Mapping[str, str]
+    tokenizer: str
 
 
 class OpenRows:

@@ -1,26 +1,17 @@
-"""A whole run as typed values: the sections that training owns, beside those of preprocessing.
-
-Every field declares what a change to it means to a resumed run: *frozen* is refused, *recorded*
-is logged as a change at that step, *free* is of no consequence.
-"""
+"""A whole run as typed values: the sections that training owns, beside those of preprocessing."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated, Any, Literal
-
-import pydantic
+from typing import Any
 
 from configs.schema import (
     ConfigError,
     Document,
     ResumeClass,
-    config,
     decode_sections,
     resume_classes,
-    setting,
     to_plain,
 )
 from pipeline.models import ModelConfig
@@ -28,107 +19,16 @@ from pipeline.objectives import ObjectiveConfig
 from pipeline.optim import OptimizerConfig
 from pipeline.optim.schedules import ScheduleConfig
 from pipeline.phases import PhaseConfig, Timeline
+from pipeline.sections import (
+    DeepSpeedConfig,
+    EvaluationConfig,
+    ExportConfig,
+    OutputConfig,
+    TrackingConfig,
+    TrainConfig,
+)
 from preprocessing.layouts import PairsConfig
 from preprocessing.settings import PREPARATION_SECTIONS, Preparation, prepare
-
-Positive = Annotated[int, pydantic.Field(ge=1)]
-
-
-@config
-class TrainConfig:
-    """How the training runs.
-
-    Attributes:
-        engine: ``deepspeed``, or ``local``: plain torch in one process.
-        precision: of the forward and backward pass; weights and moments stay fp32.
-        micro_batch_rows: rows a rank works on at once.
-        gradient_clipping: bound of the gradient's global norm; 0 is none.
-        log_every, evaluate_every, save_every: in steps; the last step does all three.
-        keep_checkpoints: of the newest; ``milestone_every`` steps one is kept for good.
-        loader_workers: processes that prepare micro-batches; 0 does it in between.
-        verify_data: compare the shards with their checksums before the first step.
-    """
-
-    engine: Literal["deepspeed", "local"] = "deepspeed"
-    precision: Literal["fp32", "bf16"] = "fp32"
-    micro_batch_rows: Positive
-    gradient_clipping: Annotated[float, pydantic.Field(ge=0)] = setting(1.0, resume="recorded")
-    log_every: Positive = setting(10, resume="free")
-    evaluate_every: Positive = setting(1000, resume="free")
-    save_every: Positive = setting(1000, resume="free")
-    keep_checkpoints: Positive = setting(2, resume="free")
-    milestone_every: Positive | None = setting(None, resume="free")
-    loader_workers: Annotated[int, pydantic.Field(ge=0)] = setting(1, resume="free")
-    verify_data: bool = setting(True, resume="free")
-
-
-@config
-class DeepSpeedConfig:
-    """What DeepSpeed is told beyond what follows from the other sections.
-
-    Attributes:
-        zero_stage: what is partitioned over the ranks: nothing, optimizer states, and gradients,
-            and parameters.
-        options: merged into DeepSpeed's configuration (``zero_optimization.sub_group_size``, ...).
-    """
-
-    zero_stage: Literal[0, 1, 2, 3] = setting(1, resume="recorded")
-    options: Mapping[str, pydantic.JsonValue] = setting({}, resume="recorded")
-
-    def __post_init__(self) -> None:
-        owned = {
-            "train_batch_size": "phases.batch_rows",
-            "train_micro_batch_size_per_gpu": "train.micro_batch_rows",
-            "gradient_accumulation_steps": "phases.batch_rows",
-            "optimizer": "optimizer",
-            "scheduler": "schedule",
-            "gradient_clipping": "train.gradient_clipping",
-            "bf16": "train.precision",
-            "fp16": "train.precision",
-        }
-        for key in self.options:
-            if key in owned:
-                raise ValueError(f"options.{key} follows from {owned[key]}; set that")
-        zero = self.options.get("zero_optimization", {})
-        if isinstance(zero, dict) and zero.get("round_robin_gradients"):
-            raise ValueError(
-                "round_robin_gradients corrupts checkpoints at another world size "
-                "(seen with DeepSpeed 0.19); leave it out"
-            )
-
-
-@config
-class TrackingConfig:
-    """Weights & Biases; ``metrics.jsonl`` is written in any case.
-
-    ``auto`` is online where an API key is set, offline elsewhere.
-    """
-
-    project: str = "lexmill"
-    name: str | None = None
-    mode: Literal["auto", "online", "offline", "disabled"] = "auto"
-
-
-@config
-class EvaluationConfig:
-    """Held-out evaluation, while training and after. ``max_rows`` bounds each validation set."""
-
-    max_rows: Positive | None = 2048
-    micro_batch_rows: Positive = 32
-
-
-@config
-class ExportConfig:
-    """Where the Hugging Face form goes; ``<output.directory>/export`` where nothing is said."""
-
-    directory: Path | None = None
-
-
-@config
-class OutputConfig:
-    """Where a run keeps its checkpoints, metrics and reports."""
-
-    directory: Path
 
 
 @dataclass(frozen=True)

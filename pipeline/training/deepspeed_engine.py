@@ -31,8 +31,8 @@ from configs.schema import to_plain
 from pipeline.batch import Batch
 from pipeline.objectives.task import PretrainingTask
 from pipeline.optim import Lamb, restore_settings, settings_of
-from pipeline.settings import DeepSpeedConfig
-from pipeline.training.engine import Statistics
+from pipeline.sections import DeepSpeedConfig
+from pipeline.training.engine import Statistics, StepOutcome
 from pipeline.training.pickles import check_pickles
 from preprocessing.storage import InputError
 
@@ -112,14 +112,14 @@ class DeepSpeedEngine:
         result: Tensor = statistics
         return result
 
-    def step(self, learning_rate: float) -> float:
+    def step(self, learning_rate: float) -> StepOutcome:
         """Clip, update, clear."""
         for group in self._engine.optimizer.param_groups:
             group["lr"] = learning_rate
         self._engine.step()
         self._accumulating = False
         norm = self._engine.get_global_grad_norm()
-        return float(norm) if norm is not None else 0.0
+        return StepOutcome(float(norm) if norm is not None else 0.0)
 
     @torch.no_grad()
     def evaluate(self, batch: Batch) -> Statistics:
@@ -134,11 +134,15 @@ class DeepSpeedEngine:
         deepspeed.comm.all_reduce(tensor)
         return tensor
 
+    def exchange(self, value: object) -> list[Any]:
+        """What each rank says, by rank."""
+        said: list[Any] = [None] * self.world_size
+        torch.distributed.all_gather_object(said, value)
+        return said
+
     def agree(self, problem: str | None) -> list[str]:
         """The problems of all ranks, on all ranks."""
-        problems: list[str | None] = [None] * self.world_size
-        torch.distributed.all_gather_object(problems, problem)
-        return list(dict.fromkeys(p for p in problems if p))
+        return list(dict.fromkeys(said for said in self.exchange(problem) if said))
 
     def barrier(self) -> None:
         """Wait for all ranks."""

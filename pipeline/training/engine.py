@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from jaxtyping import Float
@@ -14,6 +15,22 @@ from pipeline.objectives.task import PretrainingTask
 
 Statistics = Float[Tensor, "objectives 3"]
 """Per objective: summed loss, real targets, right ones."""
+
+
+@dataclass(frozen=True)
+class StepOutcome:
+    """What became of an optimizer step.
+
+    Attributes:
+        gradient_norm: the global norm before clipping.
+        applied: whether weights and moments moved; they stay as they are, bit for bit, where any
+            gradient on any rank is not finite.
+        loss_scale: of fp16; None elsewhere.
+    """
+
+    gradient_norm: float
+    applied: bool = True
+    loss_scale: float | None = None
 
 
 class Engine(Protocol):
@@ -36,14 +53,17 @@ class Engine(Protocol):
         micro-batches of all ranks add up to that of the step's mean loss.
         """
 
-    def step(self, learning_rate: float) -> float:
-        """Clip, update, clear the gradients; returns the gradient's norm before clipping."""
+    def step(self, learning_rate: float) -> StepOutcome:
+        """Clip, update, clear the gradients."""
 
     def evaluate(self, batch: Batch) -> Statistics:
         """The statistics of a micro-batch without dropout and without gradients."""
 
     def sum(self, tensor: Tensor) -> Tensor:
         """Sum over the ranks, in place and returned."""
+
+    def exchange(self, value: object) -> list[Any]:
+        """What each rank says, by rank, on all ranks."""
 
     def agree(self, problem: str | None) -> list[str]:
         """The problems of all ranks, on all ranks, so that they stop together."""

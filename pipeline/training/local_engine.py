@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from pipeline.batch import Batch
 from pipeline.objectives.task import PretrainingTask
-from pipeline.training.engine import Statistics
+from pipeline.training.engine import Statistics, StepOutcome
 
 STATE_FILE = "state.pt"
 
@@ -48,7 +49,7 @@ class LocalEngine:
         result: Tensor = statistics
         return result
 
-    def step(self, learning_rate: float) -> float:
+    def step(self, learning_rate: float) -> StepOutcome:
         """Clip, update, clear."""
         bound = self._clipping or float("inf")
         norm = torch.nn.utils.clip_grad_norm_(self.task.parameters(), bound)
@@ -56,7 +57,7 @@ class LocalEngine:
             group["lr"] = learning_rate
         self.optimizer.step()
         self.optimizer.zero_grad()
-        return float(norm)
+        return StepOutcome(float(norm))
 
     @torch.no_grad()
     def evaluate(self, batch: Batch) -> Statistics:
@@ -70,6 +71,10 @@ class LocalEngine:
     def sum(self, tensor: Tensor) -> Tensor:
         """There is one rank."""
         return tensor
+
+    def exchange(self, value: object) -> list[Any]:
+        """There is one rank."""
+        return [value]
 
     def agree(self, problem: str | None) -> list[str]:
         """There is one rank."""

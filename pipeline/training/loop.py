@@ -7,35 +7,23 @@ step needs to be saved, and any number of ranks does the same.
 
 from __future__ import annotations
 
-import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from pipeline.data import Deal, MicroBatch, RowSource, count_targets, load, to_batch
+from pipeline.data import Data, Deal, MicroBatch, RowSource, count_targets, load, to_batch
 from pipeline.optim import Lamb
 from pipeline.phases import Timeline
 from pipeline.settings import Run
-from pipeline.training.checkpoint import Checkpoints, State
 from pipeline.training.engine import Engine
 from pipeline.training.progress import Progress
+from pipeline.training.saving import Saver
 from pipeline.training.tracking import Tracker
 from preprocessing.draws import purpose_key
-from preprocessing.storage import InputError
-
-
-@dataclass(frozen=True)
-class Data:
-    """The rows of a run: training rows by phase, validation rows by set, and their digests."""
-
-    phases: tuple[RowSource, ...]
-    validation: Mapping[str, RowSource]
-    digests: Mapping[str, str]
-    tokenizer: str
 
 
 class Trainer:
@@ -46,16 +34,14 @@ class Trainer:
         run: Run,
         engine: Engine,
         data: Data,
-        checkpoints: Checkpoints,
+        saver: Saver,
         tracker: Tracker | None,
-        run_id: str,
     ) -> None:
         self._run = run
         self._engine = engine
         self._data = data
-        self._checkpoints = checkpoints
+        self._saver = saver
         self._tracker = tracker
-        self._run_id = run_id
         self._timeline = Timeline(run.phases, run.schedule)
         self._names = engine.task.objective_names
         self._progress = Progress(self._timeline.total_steps)
@@ -77,7 +63,7 @@ class Trainer:
                 if step % settings.evaluate_every == 0 or step == last:
                     self._validate(step)
                 if step % settings.save_every == 0 or step == last:
-                    self.save(step)
+                    self._save(step)
 
     def step(self, step: int, batches: list[MicroBatch]) -> StepMeasures:
         """One optimizer step on this rank's micro-batches."""
@@ -89,63 +75,11 @@ class Trainer:
             torch.manual_seed(dropout_seed(self._run.seed, step, number))
             statistics += engine.backward(batch.to(engine.device, non_blocking=True), denominators)
         rate = self._timeline.learning_rate(step)
-        norm = engine.step(rate)
-        return StepMeasures(engine.sum(statistics), counts, rate, norm)
+        outcome = engine.step(rate)
+        return StepMeasures(engine.sum(statistics), counts, rate, outcome.gradient_norm)
 
-    def save(self, step: int) -> None:
-        """Write a checkpoint; all ranks take part, rank 0 makes it whole.
-
-        Raises:
-            InputError: on every rank, where one of them could not write.
-        """
-        engine, checkpoints = self._engine, self._checkpoints
-        self._write_together((lambda: checkpoints.begin(step)) if engine.rank == 0 else None)
-        self._write_together(lambda: engine.save(checkpoints.writing_path(step) / engine.kind))
-        weights = engine.weights()
-        settings, tokenizer = self._run.train, self._run.preparation.tokenizer_directory
-
-        def complete() -> None:
-            assert weights is not None
-            checkpoints.complete(step, self._state(step), self._run, weights, tokenizer)
-            checkpoints.prune(settings.keep_checkpoints, settings.milestone_every)
-
-        self._write_together(complete if weights is not None else None)
-        self._event(step, "checkpoint", path=checkpoints.path(step).name)
-
-    def _write_together(self, write: Callable[[], object] | None) -> None:
-        """Let this rank write, if it has something to; all ranks stop if one of them fails."""
-        directory, problem = self._checkpoints.directory, None
-        try:
-            if write is not None:
-                write()
-        except (OSError, RuntimeError, InputError) as error:  # torch tells a full disk so
-            free = shutil.disk_usage(self._run.output.directory).free / 2**20
-            problem = (
-                f"{directory}: the checkpoint could not be written, with {free:,.0f} MiB free on "
-                f"the disk ({error}); make room and start again: the checkpoints before it are kept"
-            )
-        if problems := self._engine.agree(problem):
-            if self._engine.rank == 0:
-                self._checkpoints.clear_unfinished()
-            raise InputError("\n".join(problems))
-
-    def _state(self, step: int) -> State:
-        place = self._timeline.place(step)
-        leaves = {key: value for key, (value, _) in self._run.resume_leaves().items()}
-        zero = self._run.deepspeed.zero_stage if self._engine.kind == "deepspeed" else None
-        return State(
-            step=step,
-            phase=place.phase,
-            position=place.step * self._run.phases[place.phase].batch_rows,
-            seed=self._run.seed,
-            engine=self._engine.kind,
-            world_size=self._engine.world_size,
-            zero_stage=zero,
-            data=self._data.digests,
-            tokenizer=self._data.tokenizer,
-            leaves=leaves,
-            run_id=self._run_id,
-        )
+    def _save(self, step: int) -> None:
+        self._event(step, "checkpoint", path=self._saver.save(step).name)
 
     def _batches(self, phase: int, first_step: int, steps: int) -> Iterator[list[MicroBatch]]:
         settings, engine = self._run.train, self._engine

@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 
 from configs.schema import ConfigError
-from pipeline.data import RowSource
+from pipeline.data import Data, RowSource
 from pipeline.models import build_model
 from pipeline.objectives import build_objectives
 from pipeline.objectives.task import PretrainingTask
@@ -23,8 +23,9 @@ from pipeline.settings import Run
 from pipeline.training.checkpoint import Checkpoints, State, read_state
 from pipeline.training.engine import Engine
 from pipeline.training.local_engine import LocalEngine
-from pipeline.training.loop import Data, Trainer
+from pipeline.training.loop import Trainer
 from pipeline.training.resume import check_resume
+from pipeline.training.saving import Saver
 from pipeline.training.tracking import Tracker, environment
 from preprocessing.draws import purpose_key
 from preprocessing.rows import RowSet
@@ -75,7 +76,8 @@ def start_training(run: Run) -> dict[str, object]:
         tracker = _track(run, state, data, changes, engine) if rank == 0 else None
         if rank == 0:
             _describe(run, engine, first_step)
-        trainer = Trainer(run, engine, data, checkpoints, tracker, _run_id(run))
+        saver = Saver(run, engine, data, checkpoints, _run_id(run))
+        trainer = Trainer(run, engine, data, saver, tracker)
         try:
             trainer.train(first_step)
         finally:

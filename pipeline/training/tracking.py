@@ -18,7 +18,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from pipeline.settings import TrackingConfig
+from pipeline.sections import TrackingConfig
 from preprocessing.storage import write_text
 
 METRICS_FILE = "metrics.jsonl"

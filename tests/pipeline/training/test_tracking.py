@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from small_run import Job, records, run_job
 
-from pipeline.settings import TrackingConfig
+from pipeline.sections import TrackingConfig
 from pipeline.training.tracking import Tracker, read_metrics
 
 

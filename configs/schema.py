@@ -207,7 +207,7 @@ def _collect(
             name = f"{path}.{field.name}" if path else field.name
             resume = field.metadata.get("resume", inherited)
             _collect(getattr(value, field.name), name, resume, leaves)
-    elif isinstance(value, Mapping):
+    elif isinstance(value, Mapping) and any(map(dataclasses.is_dataclass, value.values())):
         for key, item in value.items():
             _collect(item, f"{path}.{key}", inherited, leaves)
     elif isinstance(value, tuple) and any(dataclasses.is_dataclass(item) for item in value):

@@ -64,6 +64,13 @@ def _checkpoint_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--checkpoint", type=Path, help="another one than the newest")
 
 
+def _convert_arguments(parser: argparse.ArgumentParser) -> None:
+    _checkpoint_arguments(parser)
+    parser.add_argument(
+        "--output", type=Path, help="a new folder (default: portable/ in the run's output)"
+    )
+
+
 def _import_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folder", type=Path, metavar="FOLDER", help="a Hugging Face folder")
     parser.add_argument("output", type=Path, metavar="OUTPUT", help="a new folder for ours")
@@ -126,6 +133,14 @@ def _export(arguments: argparse.Namespace) -> Result:
     from pipeline.commands import export_run
 
     return _with_run(arguments, lambda run: export_run(run, arguments.checkpoint))
+
+
+def _convert(arguments: argparse.Namespace) -> Result:
+    from pipeline.commands import convert_run
+
+    return _with_run(
+        arguments, lambda run: convert_run(run, arguments.checkpoint, arguments.output)
+    )
 
 
 def _report(arguments: argparse.Namespace) -> Result:
@@ -194,6 +209,13 @@ COMMANDS: dict[str, Entry] = {
         f"example: lexmill export {_QUICKSTART} export.directory=my-bert",
         _checkpoint_arguments,
         _export,
+    ),
+    "convert": Entry(
+        "share",
+        "write a checkpoint that goes on with any engine, stage and number of ranks",
+        f"example: lexmill convert {_QUICKSTART} --output archive/quickstart",
+        _convert_arguments,
+        _convert,
     ),
     "import": Entry(
         "share",

@@ -54,8 +54,7 @@ def run_all(run: Run, train: Callable[[], None], *, overwrite: bool) -> Result:
 
 def finished_training(run: Run) -> Path | None:
     """The last checkpoint of this very configuration, if it stands after the last step."""
-    from pipeline.training.checkpoint import Checkpoints, read_state
-    from pipeline.training.start import CHECKPOINTS
+    from pipeline.training.checkpoint import CHECKPOINTS, Checkpoints, read_state
 
     newest = Checkpoints(run.output.directory / CHECKPOINTS).latest()
     if newest is None:
@@ -74,12 +73,12 @@ def evaluate_run(run: Run, checkpoint: Path | None, *, only_if_stale: bool = Fal
     """Score a checkpoint on every validation set, beside its baselines."""
     from pipeline.evaluation.checkpoints import newest
     from pipeline.evaluation.language_modeling import evaluate, read_evaluation
-    from pipeline.training.checkpoint import read_state
+    from pipeline.training.checkpoint import read_origin
 
     standing = read_evaluation(run.output.directory) if only_if_stale else None
     if (
         standing is not None
-        and standing.weights == read_state(newest(run)).weights
+        and standing.weights == read_origin(newest(run)).weights
         and standing.max_rows == run.evaluation.max_rows
     ):
         _say("evaluate: up to date")
@@ -135,10 +134,12 @@ def import_folder(folder: Path, output: Path) -> Result:
     Raises:
         InputError: the output exists, or the folder cannot be used.
     """
+    import torch
     from safetensors import SafetensorError
 
     from configs.schema import to_plain
     from pipeline.huggingface.importing import import_model
+    from pipeline.models import build_model
     from pipeline.training.checkpoint import CONFIG_FILE, TOKENIZER, WEIGHTS_FILE
     from pipeline.weights import save_weights
     from preprocessing.storage import rename
@@ -152,17 +153,36 @@ def import_folder(folder: Path, output: Path) -> Result:
     writing = output.with_name(f".{output.name}.writing")
     shutil.rmtree(writing, ignore_errors=True)
     (writing / TOKENIZER).mkdir(parents=True)
-    tensors = {name: tensor.clone() for name, tensor in weights.items()}
-    save_weights(writing / WEIGHTS_FILE, tensors)
+    with torch.device("meta"):
+        names = [name for name, _ in build_model(model).named_parameters()]  # tied ones once
+    save_weights(writing / WEIGHTS_FILE, {name: weights[name] for name in names})
     text = yaml.safe_dump({"model": to_plain(model)}, sort_keys=False)
     (writing / CONFIG_FILE).write_text(text, encoding="utf-8")
     for name in ("tokenizer.json", "vocab.txt"):
         if (folder / name).exists():
             shutil.copyfile(folder / name, writing / TOKENIZER / name)
     rename(writing, output)
-    num_parameters = sum(tensor.numel() for tensor in weights.values())
+    num_parameters = sum(weights[name].numel() for name in names)
     _say(f"import: {output} holds a {model.family} of {num_parameters:,} values")
     return {"directory": str(output), "family": model.family}
+
+
+def convert_run(run: Run, checkpoint: Path | None, output: Path | None) -> Result:
+    """Write the portable form of a checkpoint's training state.
+
+    Raises:
+        InputError: there is no checkpoint, it is damaged, or something stands at the place.
+    """
+    from pipeline.evaluation.checkpoints import newest
+    from pipeline.training.convert import convert
+
+    checkpoint = checkpoint or newest(run)
+    target = convert(checkpoint, output or run.output.directory / "portable" / checkpoint.name)
+    _say(
+        f"convert: {target} goes on with any engine, stage and number of ranks: "
+        f"train.init_from={{checkpoint: {target}, what: everything}}"
+    )
+    return {"directory": str(target), "checkpoint": str(checkpoint)}
 
 
 def _say(text: str) -> None:

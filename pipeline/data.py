@@ -130,9 +130,13 @@ class Deal:
     Where M does not divide, some ranks get weightless ones, so that every rank does equal work.
 
         M = 3, two ranks:   rank 0 gets 0, 2     rank 1 gets 1, and a weightless one
+
+    Attributes:
+        first_position: of the first step's first row, in its phase.
+        steps: of ``batch_rows`` rows each.
     """
 
-    first_step: int
+    first_position: int
     steps: int
     batch_rows: int
     micro_batch_rows: int
@@ -146,11 +150,12 @@ class Deal:
 
     def __iter__(self) -> Iterator[Work]:
         num_micro_batches = self.batch_rows // self.micro_batch_rows
-        for step in range(self.first_step, self.first_step + self.steps):
+        for step in range(self.steps):
+            first = self.first_position + step * self.batch_rows
             for turn in range(self.rounds):
                 number = turn * self.world_size + self.rank
                 counts = number < num_micro_batches
-                begin = step * self.batch_rows + (number if counts else 0) * self.micro_batch_rows
+                begin = first + (number if counts else 0) * self.micro_batch_rows
                 yield Work(range(begin, begin + self.micro_batch_rows), number, counts)
 
 

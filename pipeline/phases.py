@@ -1,10 +1,10 @@
-"""Which phase a step belongs to, and what its rate is: closed forms of the step."""
+"""Which phase a step belongs to, and its batch, rows and rate: closed forms of the step."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Literal, TypeAlias
 
 import pydantic
 
@@ -13,6 +13,49 @@ from pipeline.optim.schedules import ScheduleConfig, build_schedule
 from preprocessing.settings import Name
 
 Positive = Annotated[int, pydantic.Field(ge=1)]
+Rate: TypeAlias = Annotated[float, pydantic.Field(gt=0)]
+
+
+@config
+class ScaledRateConfig:
+    """A peak rate that follows the batch.
+
+    ``base`` at ``at`` rows; elsewhere times the root of ``batch_rows / at`` (``square_root``: what
+    LAMB was published with), or the ratio itself (``linear``). LAMB's table (You et al. 2019,
+    https://arxiv.org/abs/1904.00962) is ``{scaling: square_root, base: 5e-3, at: 32768}``:
+
+        batch   512      1024     2048     4096     8192    16384    32768
+        rate    6.25e-4  8.84e-4  1.25e-3  1.77e-3  2.5e-3  3.54e-3  5e-3
+    """
+
+    scaling: Literal["square_root", "linear"]
+    base: Rate
+    at: Positive
+
+    def rate(self, batch_rows: int) -> float:
+        """The peak rate of a batch."""
+        power = 0.5 if self.scaling == "square_root" else 1.0
+        return float(self.base * (batch_rows / self.at) ** power)
+
+
+def _form_of_rate(value: object) -> str:
+    return "ScaledRateConfig" if isinstance(value, (dict, ScaledRateConfig)) else "float"
+
+
+PeakRate: TypeAlias = Annotated[
+    Annotated[Rate, pydantic.Tag("float")]
+    | Annotated[ScaledRateConfig, pydantic.Tag("ScaledRateConfig")],
+    pydantic.Discriminator(_form_of_rate),
+]
+"""A number, or a rule; told apart by their form, so that errors speak of the one that was meant."""
+
+
+@config
+class BatchStageConfig:
+    """Steps at the beginning of a phase with a batch of their own."""
+
+    batch_rows: Positive
+    steps: Positive
 
 
 @config
@@ -21,17 +64,59 @@ class PhaseConfig:
 
     Attributes:
         examples: the examples set it reads.
-        steps: optimizer steps.
+        steps: optimizer steps, those of ``batch_warmup`` included.
         batch_rows: rows in a global batch, on any number of ranks.
-        learning_rate: the peak.
+        learning_rate: the peak, or the rule it follows from ``batch_rows`` by.
+        batch_warmup: other batches that come first, one after the other.
         schedule: restarts with the phase; without it the run's ``schedule`` goes on.
     """
 
     examples: Name
     steps: Positive = setting(resume="recorded")
     batch_rows: Positive
-    learning_rate: Annotated[float, pydantic.Field(gt=0)] = setting(resume="recorded")
+    learning_rate: PeakRate = setting(resume="recorded")
+    batch_warmup: tuple[BatchStageConfig, ...] = ()
     schedule: ScheduleConfig | None = setting(None, resume="recorded")
+
+    def __post_init__(self) -> None:
+        warmup = sum(stage.steps for stage in self.batch_warmup)
+        if warmup >= self.steps:
+            raise ValueError(
+                f"batch_warmup takes {warmup} steps of {self.steps}, so that batch_rows is never "
+                "reached; shorten it or raise steps"
+            )
+
+    @property
+    def largest_batch(self) -> int:
+        """The most rows that a step takes."""
+        return max([self.batch_rows, *(stage.batch_rows for stage in self.batch_warmup)])
+
+    @property
+    def peak_rate(self) -> float:
+        """The peak learning rate."""
+        given = self.learning_rate
+        return given.rate(self.batch_rows) if isinstance(given, ScaledRateConfig) else given
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """Steps of one phase with the same batch.
+
+    Attributes:
+        first_step, end_step: within the phase, the end excluded.
+        batch_rows: rows in a global batch.
+        first_position: within the phase, of the first row of the first step.
+    """
+
+    first_step: int
+    end_step: int
+    batch_rows: int
+    first_position: int
+
+    def position(self, step: int) -> int:
+        """The first row of a step of the stretch, or of the one after it."""
+        assert self.first_step <= step <= self.end_step, (step, self)
+        return self.first_position + (step - self.first_step) * self.batch_rows
 
 
 @dataclass(frozen=True)
@@ -47,17 +132,24 @@ class Timeline:
 
     Learning rates: a phase with a schedule of its own runs it from its own first step over its
     own length; the others share the run's schedule, which spans them all, each at its own peak.
+
+    Rows: each phase counts its own from 0. With 16 rows in the first 3 steps and 24 in the others,
+
+        step       0   1   2   3   4   5
+        batch      16  16  16  24  24  24
+        position   0   16  32  48  72  96
     """
 
     def __init__(self, phases: Sequence[PhaseConfig], schedule: ScheduleConfig) -> None:
         self._starts = [0]
         for phase in phases:
             self._starts.append(self._starts[-1] + phase.steps)
+        self._stretches = [tuple(_stretches(phase)) for phase in phases]
         self._rates: list[tuple[Callable[[int], float], int]] = []
         for index, phase in enumerate(phases):
             own = phase.schedule is not None
             total = phase.steps if own else self._starts[-1]
-            rate = build_schedule(phase.schedule or schedule, phase.learning_rate, total)
+            rate = build_schedule(phase.schedule or schedule, phase.peak_rate, total)
             self._rates.append((rate, self._starts[index] if own else 0))
 
     @property
@@ -73,7 +165,27 @@ class Timeline:
         last = len(self._starts) - 2
         return Place(last, step - self._starts[last])
 
+    def stretch(self, step: int) -> Stretch:
+        """The stretch of a step; the end of the run counts to the last one."""
+        place = self.place(step)
+        stretches = self._stretches[place.phase]
+        return next((one for one in stretches if place.step < one.end_step), stretches[-1])
+
+    def position(self, step: int) -> int:
+        """The first row of a step, counted within its phase."""
+        return self.stretch(step).position(self.place(step).step)
+
     def learning_rate(self, step: int) -> float:
         """The rate of a step (counted from 0)."""
         rate, start = self._rates[self.place(step).phase]
         return rate(step - start)
+
+
+def _stretches(phase: PhaseConfig) -> Iterator[Stretch]:
+    """The stretches of a phase, one behind the other in steps and rows."""
+    step = position = 0
+    for stage in phase.batch_warmup:
+        yield Stretch(step, step + stage.steps, stage.batch_rows, position)
+        step += stage.steps
+        position += stage.steps * stage.batch_rows
+    yield Stretch(step, phase.steps, phase.batch_rows, position)

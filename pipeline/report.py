@@ -19,8 +19,14 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from pipeline.charts import Chart, Series, line_chart, number
 from pipeline.evaluation.language_modeling import Evaluation, SetResult, read_evaluation
 from pipeline.settings import Run
-from pipeline.training.checkpoint import CONFIG_FILE, WEIGHTS_FILE, Checkpoints, State, read_state
-from pipeline.training.start import CHECKPOINTS
+from pipeline.training.checkpoint import (
+    CHECKPOINTS,
+    CONFIG_FILE,
+    WEIGHTS_FILE,
+    Checkpoints,
+    State,
+    read_state,
+)
 from pipeline.training.tracking import read_metrics
 from preprocessing.storage import MANIFEST, InputError, Manifest, write_text
 

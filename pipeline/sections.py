@@ -25,8 +25,10 @@ class InitFromConfig:
     """What a new run begins with instead of drawn weights.
 
     Attributes:
-        checkpoint: a checkpoint of ours, or a folder that ``lexmill import`` wrote.
-        what: ``weights`` alone (fresh optimizer, step 0), or ``everything``: moments and step too.
+        checkpoint: a checkpoint of ours, a run's output directory (its newest), or a folder that
+            ``lexmill import`` wrote.
+        what: ``weights`` alone (fresh optimizer, step 0), or ``everything``: moments and step too,
+            under the rules of a resume.
         allow_missing: patterns of the model's tensors that the checkpoint need not have.
         allow_unused: patterns of the checkpoint's tensors that the model need not take.
     """
@@ -35,6 +37,12 @@ class InitFromConfig:
     what: Literal["weights", "everything"] = "weights"
     allow_missing: tuple[str, ...] = ()
     allow_unused: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.what == "everything" and (self.allow_missing or self.allow_unused):
+            raise ValueError(
+                "what 'everything' goes on with the same model; tensors may differ with 'weights'"
+            )
 
 
 @config
@@ -110,10 +118,10 @@ class TrainConfig:
         verify_data: compare the shards with their checksums before the first step.
     """
 
-    engine: Literal["deepspeed", "local"] = "deepspeed"
+    engine: Literal["deepspeed", "local"] = setting("deepspeed", resume="recorded")
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     micro_batch_rows: Positive
-    init_from: InitFromConfig | None = None
+    init_from: InitFromConfig | None = setting(None, resume="recorded")
     activation_checkpointing: bool = setting(False, resume="free")
     skip: tuple[tuple[Steps, Positive], ...] = setting((), resume="recorded")
     stop_if: tuple[StopRule, ...] = setting((), resume="recorded")
@@ -127,6 +135,50 @@ class TrainConfig:
     loader_workers: Annotated[int, pydantic.Field(ge=0)] = setting(1, resume="free")
     verify_data: bool = setting(True, resume="free")
 
+    def __post_init__(self) -> None:
+        edges = [edge for pair in self.skip for edge in pair]
+        if any(begin >= end for begin, end in self.skip) or edges != sorted(edges):
+            raise ValueError(
+                "skip takes ranges [from, to] with from < to, one behind the other: "
+                "[[1000, 1100], [5200, 5300]]"
+            )
+
+
+@config
+class Fp16Config:
+    """The scale of an fp16 loss, which keeps small gradients from vanishing; DeepSpeed's defaults.
+
+    Attributes:
+        initial_scale_power: it begins at two to this.
+        scale_window: steps without overflow after which it is doubled.
+        hysteresis: the how-many-th overflow first halves it, and each further one; a doubling
+            starts the count anew.
+        minimum_scale: it is never less; a training that overflows there ends.
+    """
+
+    initial_scale_power: Annotated[int, pydantic.Field(ge=0, le=32)] = 16
+    scale_window: Positive = 1000
+    hysteresis: Positive = 2
+    minimum_scale: Positive = 1
+
+
+_CORRUPTING: Mapping[str, tuple[bool, str]] = {
+    "round_robin_gradients": (
+        True,
+        "its checkpoints say of tensors that they lie where they do not (DeepSpeed 0.19), and are "
+        "corrupt on another number of ranks",
+    ),
+    "elastic_checkpoint": (
+        True,
+        "its checkpoints keep one count of steps for all tensors, and stage 3 refuses it",
+    ),
+    "load_from_fp32_weights": (
+        False,
+        "a resumed run would go on from weights rounded to the training's precision",
+    ),
+}
+"""Settings of ZeRO that spoil a checkpoint or what is resumed from it."""
+
 
 @config
 class DeepSpeedConfig:
@@ -136,16 +188,16 @@ class DeepSpeedConfig:
         zero_stage: what is partitioned over the ranks: nothing, optimizer states, and gradients,
             and parameters.
         offload_optimizer, offload_parameters: where states and weights lie between their uses.
-        nvme_path: the folder for what is offloaded to disks.
         zero_init: partition parameters as they are made, for models larger than one device.
+        fp16: how the loss is scaled where ``train.precision`` is fp16.
         options: merged into DeepSpeed's configuration (``zero_optimization.sub_group_size``, ...).
     """
 
     zero_stage: Literal[0, 1, 2, 3] = setting(1, resume="recorded")
     offload_optimizer: Offload = setting("none", resume="free")
     offload_parameters: Offload = setting("none", resume="free")
-    nvme_path: Path | None = setting(None, resume="free")
     zero_init: bool = setting(False, resume="free")
+    fp16: Fp16Config = setting(Fp16Config(), resume="recorded")
     options: Mapping[str, pydantic.JsonValue] = setting({}, resume="recorded")
 
     def __post_init__(self) -> None:
@@ -158,16 +210,25 @@ class DeepSpeedConfig:
             "gradient_clipping": "train.gradient_clipping",
             "bf16": "train.precision",
             "fp16": "train.precision",
+            "torch_autocast": "train.precision",
+            "checkpoint": "output",
+            "datastates_ckpt": "output",
         }
         for key in self.options:
             if key in owned:
                 raise ValueError(f"options.{key} follows from {owned[key]}; set that")
-        zero = self.options.get("zero_optimization", {})
-        if isinstance(zero, dict) and zero.get("round_robin_gradients"):
-            raise ValueError(
-                "round_robin_gradients corrupts checkpoints at another world size "
-                "(seen with DeepSpeed 0.19); leave it out"
-            )
+        given = self.options.get("zero_optimization")
+        zero = given if isinstance(given, dict) else {}
+        if "stage" in zero:
+            raise ValueError("options.zero_optimization.stage follows from zero_stage; set that")
+        places = {"offload_optimizer": "offload_optimizer", "offload_param": "offload_parameters"}
+        for key, ours in places.items():
+            section = zero.get(key)
+            if isinstance(section, dict) and "device" in section:
+                raise ValueError(f"options.zero_optimization.{key}.device: set {ours} instead")
+        for key, (value, reason) in _CORRUPTING.items():
+            if zero.get(key) == value:
+                raise ValueError(f"options.zero_optimization.{key}: {reason}; leave it out")
 
 
 @config

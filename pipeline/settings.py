@@ -16,7 +16,7 @@ from configs.schema import (
 )
 from pipeline.models import ModelConfig
 from pipeline.objectives import ObjectiveConfig
-from pipeline.optim import OptimizerConfig
+from pipeline.optim import AdafactorConfig, OptimizerConfig
 from pipeline.optim.schedules import ScheduleConfig
 from pipeline.phases import PhaseConfig, Timeline
 from pipeline.sections import (
@@ -140,11 +140,16 @@ def _misfits(run: Run) -> list[str]:
             known = ", ".join(run.preparation.examples)
             problems.append(f"{where}.examples: '{phase.examples}' is not one of: {known}")
             continue
-        if phase.batch_rows % run.train.micro_batch_rows:
-            problems.append(
-                f"{where}.batch_rows: {phase.batch_rows} is not a multiple of "
-                f"train.micro_batch_rows ({run.train.micro_batch_rows})"
-            )
+        batches = {f"{where}.batch_rows": phase.batch_rows} | {
+            f"{where}.batch_warmup.{number}.batch_rows": stage.batch_rows
+            for number, stage in enumerate(phase.batch_warmup)
+        }
+        problems += [
+            f"{key}: {batch_rows} is not a multiple of "
+            f"train.micro_batch_rows ({run.train.micro_batch_rows})"
+            for key, batch_rows in batches.items()
+            if batch_rows % run.train.micro_batch_rows
+        ]
         if examples.length > run.model.max_positions:
             problems.append(
                 f"{where}.examples: '{phase.examples}' has length {examples.length}, "
@@ -155,19 +160,59 @@ def _misfits(run: Run) -> list[str]:
                 f"{where}.examples: '{phase.examples}' has no pairs for the model's "
                 "next-sentence head; use layout 'pairs', or model.next_sentence=false"
             )
-    bf16 = run.train.engine == "deepspeed" and run.train.precision == "bf16"
-    if bf16 and run.deepspeed.zero_stage == 0:
+    if run.train.engine == "deepspeed":
+        problems += _memory_misfits(run)
+    stage = run.deepspeed.zero_stage
+    if run.train.engine == "deepspeed" and stage and isinstance(run.optimizer, AdafactorConfig):
         problems.append(
-            "deepspeed.zero_stage: stage 0 cannot add up bf16 gradients in fp32; "
-            "use stage 1, 2 or 3, or train.precision=fp32"
+            f"optimizer.kind: adafactor keeps its second moments by row and column, and ZeRO stage "
+            f"{stage} hands it tensors without rows; use deepspeed.zero_stage=0, "
+            "train.engine=local, or another optimizer"
         )
     try:
         Timeline(run.phases, run.schedule)
     except ValueError as error:
         problems.append(f"schedule: {error}")
+    if run.objectives and all(objective.probability < 1 for objective in run.objectives):
+        problems.append(
+            "objectives: a step may be left without any; give one of them probability 1"
+        )
     trained = {objective.kind for objective in run.objectives}
     if ("next_sentence" in trained) != run.model.next_sentence:
         problems.append(
             "objectives: next_sentence is trained exactly where model.next_sentence is true"
         )
     return problems
+
+
+def _memory_misfits(run: Run) -> list[str]:
+    """What DeepSpeed cannot keep where it is told to, or in that precision."""
+    settings, stage = run.deepspeed, run.deepspeed.zero_stage
+    rules = (
+        (
+            run.train.precision == "fp16" and stage == 0,
+            "train.precision: stage 0 cannot add up fp16 gradients in fp32; "
+            "use deepspeed.zero_stage=1",
+        ),
+        (
+            settings.offload_optimizer != "none" and stage == 0,
+            "deepspeed.offload_optimizer: stage 0 partitions no states; "
+            "use deepspeed.zero_stage=1, 2 or 3",
+        ),
+        (
+            "nvme" in (settings.offload_optimizer, settings.offload_parameters),
+            "deepspeed: offload to nvme trains wrongly with DeepSpeed 0.19: gradients of a length "
+            "that is no multiple of 256 are read back wrong, resumed runs lack the states of small "
+            "tensors, and LAMB cannot see weights that lie on disks; use cpu",
+        ),
+        (
+            settings.offload_parameters != "none" and stage < 3,
+            "deepspeed.offload_parameters: only stage 3 partitions parameters; "
+            "use deepspeed.zero_stage=3",
+        ),
+        (
+            settings.zero_init and stage < 3,
+            "deepspeed.zero_init: only stage 3 partitions parameters; use deepspeed.zero_stage=3",
+        ),
+    )
+    return [problem for broken, problem in rules if broken]

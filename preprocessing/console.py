@@ -20,6 +20,17 @@ from preprocessing.storage import InputError
 OK, FAILED, BAD_INPUT = 0, 1, 2
 
 
+class Ended(Exception):
+    """A command that ends with ``code`` by its own decision.
+
+    The message says why; it is empty where another process of the same command says it.
+    """
+
+    def __init__(self, code: int, message: str = "") -> None:
+        super().__init__(message)
+        self.code = code
+
+
 def add_common_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of every command that takes a configuration."""
     parser.add_argument("config", metavar="CONFIG.yaml", help="the recipe")
@@ -92,6 +103,10 @@ def guarded(command: Callable[[], dict[str, Any]], *, debug: bool, as_json: bool
             print(_sentence(error), file=sys.stderr)
         result = {"error": str(error)}
         code = FAILED if isinstance(error, OSError) else BAD_INPUT
+    except Ended as end:
+        if str(end):
+            traceback.print_exc() if debug else print(end, file=sys.stderr)
+        result, code = {"error": str(end)}, end.code
     except KeyboardInterrupt:
         print("interrupted; what is finished is kept", file=sys.stderr)
         return 130

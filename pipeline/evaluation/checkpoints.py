@@ -10,8 +10,9 @@ import torch
 from configs.schema import ConfigError
 from pipeline.objectives.task import PretrainingTask
 from pipeline.settings import Run
-from pipeline.training.checkpoint import Checkpoints, read_state, read_weights
-from pipeline.training.start import CHECKPOINTS, build_task
+from pipeline.training.checkpoint import CHECKPOINTS, Checkpoints, read_origin, read_weights
+from pipeline.training.initial import same_vocabulary
+from pipeline.training.start import build_task
 from preprocessing.storage import InputError
 from preprocessing.vocabulary import TOKENIZER_FILE, Vocabulary
 
@@ -43,9 +44,14 @@ def load_model(run: Run, checkpoint: Path | None = None) -> PretrainingTask:
     found = checkpoint or newest(run)
     if not found.is_dir():
         raise InputError(f"{found}: there is no such checkpoint")
-    trained_with = read_state(found).tokenizer
+    trained_with = read_origin(found).tokenizer
     tokenizer = run.preparation.tokenizer_directory / TOKENIZER_FILE
-    if Vocabulary.load(tokenizer.parent).digest != trained_with:
+    vocabulary = Vocabulary.load(tokenizer.parent)
+    if trained_with is None:  # imported, with a tokenizer that another tool wrote
+        fits = same_vocabulary(found, vocabulary)
+    else:
+        fits = vocabulary.digest == trained_with
+    if not fits:
         raise ConfigError([f"{found}: was trained with another tokenizer than {tokenizer}"])
     weights = read_weights(found)
     task = build_task(run)
@@ -66,7 +72,8 @@ def load_model(run: Run, checkpoint: Path | None = None) -> PretrainingTask:
 
 def precision(run: Run, device: torch.device) -> contextlib.AbstractContextManager[None]:
     """The precision that the run's validation computes in, as a context."""
-    return torch.autocast(device.type, torch.bfloat16, enabled=run.train.precision == "bf16")
+    lower = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(run.train.precision)
+    return torch.autocast(device.type, lower, enabled=lower is not None)
 
 
 def _shape(tensor: torch.Tensor | None) -> str:

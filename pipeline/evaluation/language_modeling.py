@@ -25,7 +25,7 @@ from pipeline.evaluation.checkpoints import load_model, newest, precision
 from pipeline.evaluation.fill import Sample, sample_sentences
 from pipeline.objectives.task import PretrainingTask
 from pipeline.settings import Run
-from pipeline.training.checkpoint import read_state
+from pipeline.training.checkpoint import read_origin
 from pipeline.training.start import open_data
 from preprocessing.rows import Arrays
 from preprocessing.storage import InputError, write_json
@@ -120,11 +120,11 @@ def evaluate(run: Run, checkpoint: Path | None = None) -> list[SetResult]:
         score_set(run, task, name, source, log_probabilities)
         for name, source in data.validation.items()
     ]
-    state = read_state(found)
+    origin = read_origin(found)
     evaluation = Evaluation(
         checkpoint=found.name,
-        step=state.step,
-        weights=state.weights,
+        step=origin.step,
+        weights=origin.weights,
         max_rows=run.evaluation.max_rows,
         sets=tuple(results),
         samples=tuple(sample_sentences(run, task.model, NUM_SAMPLES)),

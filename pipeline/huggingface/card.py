@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from pipeline.settings import Run
-from pipeline.training.checkpoint import read_state
+from pipeline.training.checkpoint import Origin, read_origin
 from preprocessing.storage import MANIFEST, InputError, Manifest
 
 EVALUATION_FILE = "evaluation.json"
@@ -17,14 +17,13 @@ EVALUATION_FILE = "evaluation.json"
 
 def model_card(run: Run, checkpoint: Path) -> str:
     """The text of ``README.md`` for the export of a checkpoint."""
-    state = read_state(checkpoint)
     header = yaml.safe_dump(
         {"library_name": "transformers", "tags": [run.model.family, "lexmill"]}, sort_keys=False
     )
     shape = yaml.safe_dump(run.plain()["model"], sort_keys=False).strip()
     phases = "\n".join(
         f"| {index} | {phase.examples} | {phase.steps} | {phase.batch_rows} | "
-        f"{phase.learning_rate:g} |"
+        f"{phase.peak_rate:g} |"
         for index, phase in enumerate(run.phases)
     )
     return f"""---
@@ -32,7 +31,7 @@ def model_card(run: Run, checkpoint: Path) -> str:
 
 # {run.model.family.upper()} pretrained with lexmill
 
-Weights after step {state.step} of {run.total_steps}, seed {state.seed}.
+{_origin(run, read_origin(checkpoint))}
 
 ## Model
 
@@ -56,6 +55,12 @@ Optimizer: `{run.optimizer.kind}`; precision: {run.train.precision}.
 
 {_figures(run)}
 """
+
+
+def _origin(run: Run, origin: Origin) -> str:
+    if origin.seed is None:
+        return "Imported weights."
+    return f"Weights after step {origin.step} of {run.total_steps}, seed {origin.seed}."
 
 
 def _data(run: Run) -> str:

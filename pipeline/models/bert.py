@@ -13,6 +13,7 @@ Deliberate deviations:
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Annotated, Literal
 
 from jaxtyping import Float
@@ -23,11 +24,11 @@ from configs.schema import config
 from pipeline.batch import Batch
 from pipeline.nn.activations import activation
 from pipeline.nn.attention import ScaledDotProduct, SelfAttention
-from pipeline.nn.blocks import PostNormBlock
+from pipeline.nn.blocks import PostNormBlock, Stack
 from pipeline.nn.embeddings import Embeddings
 from pipeline.nn.feed_forward import FeedForward
 from pipeline.nn.heads import SequenceHead, TokenHead
-from pipeline.nn.initialization import initialize
+from pipeline.nn.initialization import Whole, initialize
 from pipeline.nn.masks import within_sequences
 from pipeline.nn.model import PretrainingModel
 
@@ -85,7 +86,7 @@ class Bert(PretrainingModel):
             layer_norm_eps=config.layer_norm_eps,
             dropout=config.dropout,
         )
-        self.blocks = nn.ModuleList(encoder_block(config) for _ in range(config.num_layers))
+        self.blocks = Stack(encoder_block(config) for _ in range(config.num_layers))
         self.heads = nn.ModuleDict()
         self.heads["masked_lm"] = TokenHead(
             self.embeddings.word,
@@ -98,14 +99,18 @@ class Bert(PretrainingModel):
                 hidden_size=config.hidden_size, num_classes=2
             )
         self.outputs = tuple(self.heads)
-        initialize(self, config.initializer_std)
+        self._initializer_std = config.initializer_std
+        self.initialize()
+
+    def initialize(self, whole: Whole = nullcontext) -> None:
+        """Draw all weights anew; see :func:`pipeline.nn.initialization.initialize`."""
+        initialize(self, self._initializer_std, whole=whole)
 
     def encode(self, batch: Batch) -> Float[Tensor, "rows length hidden"]:
         """The last hidden states of all positions; those of padding mean nothing."""
         mask = within_sequences(batch.sequence_ids)
-        hidden: Tensor = self.embeddings(batch.ids, batch.positions, batch.segment_ids)
-        for block in self.blocks:
-            hidden = block(hidden, mask)
+        embedded = self.embeddings(batch.ids, batch.positions, batch.segment_ids)
+        hidden: Tensor = self.blocks(embedded, mask)
         return hidden
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from contextlib import nullcontext
 
 from torch import Tensor, nn
 
 from pipeline.batch import Batch
+from pipeline.nn.initialization import Whole
 
 
 class PretrainingModel(nn.Module, ABC):
@@ -17,6 +19,14 @@ class PretrainingModel(nn.Module, ABC):
     """
 
     outputs: tuple[str, ...]
+
+    @abstractmethod
+    def initialize(self, whole: Whole = nullcontext) -> None:
+        """Draw all weights anew, as the constructor did.
+
+        Args:
+            whole: gives access to tensors that the ranks keep in parts.
+        """
 
     @abstractmethod
     def forward(self, batch: Batch) -> dict[str, Tensor]:

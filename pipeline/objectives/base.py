@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Annotated, Protocol, TypeAlias, runtime_checkable
 
 import torch.nn.functional as F
 from jaxtyping import Float, Int
+from pydantic import Field
 from torch import Tensor
 
 from pipeline.batch import IGNORED, Batch
+
+Probability: TypeAlias = Annotated[float, Field(gt=0, le=1)]
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,10 @@ class Objective(Protocol):
     @property
     def weight(self) -> float:
         """The factor of its mean in the total loss."""
+
+    @property
+    def probability(self) -> float:
+        """The share of steps that it is trained in."""
 
     def __call__(self, logits: Mapping[str, Tensor], batch: Batch) -> Loss:
         """The loss of a micro-batch."""

@@ -10,15 +10,21 @@ from torch import Tensor
 
 from configs.schema import config, setting
 from pipeline.batch import Batch
-from pipeline.objectives.base import Loss, classification_loss
+from pipeline.objectives.base import Loss, Probability, classification_loss
 
 
 @config
 class MaskedLMConfig:
-    """Masked language modelling, with the factor of its mean in the total loss."""
+    """Masked language modelling.
+
+    Attributes:
+        weight: the factor of its mean in the total loss.
+        probability: the share of steps that it is trained in, drawn by :mod:`.mixing`.
+    """
 
     kind: Literal["masked_lm"]
     weight: PositiveFloat = setting(1.0, resume="recorded")
+    probability: Probability = setting(1.0, resume="recorded")
 
 
 class MaskedLM:
@@ -29,6 +35,7 @@ class MaskedLM:
 
     def __init__(self, config: MaskedLMConfig) -> None:
         self.weight = config.weight
+        self.probability = config.probability
 
     def __call__(self, logits: Mapping[str, Tensor], batch: Batch) -> Loss:
         """The loss of a micro-batch, from logits ``[targets, vocab]``."""

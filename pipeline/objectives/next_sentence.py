@@ -10,15 +10,21 @@ from torch import Tensor
 
 from configs.schema import config, setting
 from pipeline.batch import Batch
-from pipeline.objectives.base import Loss, classification_loss
+from pipeline.objectives.base import Loss, Probability, classification_loss
 
 
 @config
 class NextSentenceConfig:
-    """Next sentence prediction, with the factor of its mean in the total loss."""
+    """Next sentence prediction.
+
+    Attributes:
+        weight: the factor of its mean in the total loss.
+        probability: the share of steps that it is trained in, drawn by :mod:`.mixing`.
+    """
 
     kind: Literal["next_sentence"]
     weight: PositiveFloat = setting(1.0, resume="recorded")
+    probability: Probability = setting(1.0, resume="recorded")
 
 
 class NextSentence:
@@ -29,6 +35,7 @@ class NextSentence:
 
     def __init__(self, config: NextSentenceConfig) -> None:
         self.weight = config.weight
+        self.probability = config.probability
 
     def __call__(self, logits: Mapping[str, Tensor], batch: Batch) -> Loss:
         """The loss of a micro-batch, from logits ``[targets, 2]``."""

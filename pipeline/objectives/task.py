@@ -54,18 +54,24 @@ class PretrainingTask(nn.Module):
 
         With the number of real targets in the whole step as denominators, the gradients of all
         micro-batches on all ranks add up to that of the step's exact mean. A micro-batch without
-        real targets gives 0 and zero gradients; a denominator of 0 counts as 1.
+        real targets gives 0 and zero gradients; a denominator of 0 counts as 1. Where one is
+        infinite the objective is not trained: it adds exactly nothing, and the gradients of what
+        only it trains are exactly zero, even if its loss is not finite.
 
         Returns:
             The loss, and per objective (summed loss, real targets, right ones), detached, fp32.
         """
         logits = self.model(batch)
-        losses = [objective(logits, batch) for objective in self.objectives.values()]
-        shares = [
-            objective.weight * loss.total / denominator
-            for objective, loss, denominator in zip(
-                self.objectives.values(), losses, denominators.clamp(min=1).unbind(), strict=True
-            )
-        ]
+        left_out = denominators.isinf()
+        losses, shares = [], []
+        for (name, objective), silent, denominator in zip(
+            self.objectives.items(), left_out, denominators.clamp(min=1), strict=True
+        ):
+            if objective.probability < 1:
+                # Both hold the same values; the gradient goes to the one that is taken.
+                logits[name] = torch.where(silent, logits[name].detach(), logits[name])
+            loss = objective(logits, batch)
+            losses.append(loss)
+            shares.append((objective.weight * loss.total / denominator).masked_fill(silent, 0))
         statistics = [torch.stack((loss.total, loss.count, loss.correct)) for loss in losses]
         return torch.stack(shares).sum(), torch.stack(statistics).detach()

@@ -1,4 +1,4 @@
-"""AdamW as BERT was trained with it: without bias correction."""
+"""AdamW: torch's, and as BERT was trained with it, without bias correction."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from pydantic import Field
 from torch import Tensor
 
 from configs.schema import config
+from pipeline.optim.finite import FiniteOnly
+from pipeline.optim.groups import DecayRule
 from pipeline.optim.variants import Beta
 
 
@@ -24,9 +26,14 @@ class AdamWConfig:
     eps: Annotated[float, Field(gt=0)] = 1e-6
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
     bias_correction: bool = True
+    rules: tuple[DecayRule, ...] = ()
 
 
-class BertAdamW(torch.optim.AdamW):
+class AdamW(FiniteOnly, torch.optim.AdamW):
+    """torch's, that does not move where a gradient is not finite."""
+
+
+class BertAdamW(AdamW):
     """AdamW that does not divide its moments by ``1 - beta^step``.
 
     Source: ``AdamWeightDecayOptimizer`` of google-research/bert, ``optimization.py``:

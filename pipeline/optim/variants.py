@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 from pydantic import Field
 
 from configs.schema import config
+from pipeline.optim.groups import LambRule
 
 Preset: TypeAlias = Literal["google", "paper", "apex", "nvlamb", "deepspeed"]
 Clamp: TypeAlias = tuple[float, float]
@@ -55,6 +56,7 @@ class LambConfig:
     bias_correction: bool | None = None
     clamp: tuple[Annotated[float, Field(ge=0)], Annotated[float, Field(gt=0)]] | None = None
     adapt_without_decay: bool | None = None
+    rules: tuple[LambRule, ...] = ()
 
     def __post_init__(self) -> None:
         if self.clamp is not None and self.clamp[0] > self.clamp[1]:

@@ -34,12 +34,17 @@ WAY_OUT = "train at ZeRO stage 0, or with the local engine, and report the DeepS
 class Fragment:
     """``length`` elements from ``start`` on of a flat tensor: a piece of tensor number ``tensor``.
 
-    ``tensor`` counts within :attr:`Partition.names`.
+    Attributes:
+        start: where it begins in the flat tensor.
+        length: in elements.
+        tensor: counts within :attr:`Partition.names`.
+        offset: where it begins in its tensor, whose elements count row by row.
     """
 
     start: int
     length: int
     tensor: int
+    offset: int = 0
 
     @property
     def span(self) -> slice:
@@ -129,9 +134,10 @@ def _sliced(
     fragments, expected, start = [], [], 0
     for number, parameter in enumerate(parameters):
         slice_length = parameter.partition_numel()
-        length = min(slice_length, parameter.ds_numel - rank * slice_length)
+        offset = rank * slice_length
+        length = min(slice_length, parameter.ds_numel - offset)
         if length > 0:
-            fragments.append(Fragment(start, length, number))
+            fragments.append(Fragment(start, length, number, offset))
             expected.append(parameter.ds_tensor.detach()[:length])
         start += slice_length
     lengths = [parameter.ds_numel for parameter in parameters]
@@ -162,11 +168,12 @@ def _overlapping(
     part = parts[dist.get_rank(process_group)]
     found = []
     for number, parameter in enumerate(parameters):
-        offset = (parameter.data_ptr() - part.data_ptr()) // part.element_size()
-        start, stop = max(offset, 0), min(offset + parameter.numel(), part.numel())
+        origin = (parameter.data_ptr() - part.data_ptr()) // part.element_size()
+        start, stop = max(origin, 0), min(origin + parameter.numel(), part.numel())
         if start < stop:
-            values = parameter.detach().view(-1)[start - offset : stop - offset]
-            found.append((Fragment(start, stop - start, number), values))
+            fragment = Fragment(start, stop - start, number, start - origin)
+            values = parameter.detach().view(-1)[start - origin : stop - origin]
+            found.append((fragment, values))
     found.sort(key=lambda item: item[0].start)
     fragments = tuple(fragment for fragment, _ in found)
     partition = Partition(flat, _names(parameters, names), fragments, process_group)

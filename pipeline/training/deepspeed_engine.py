@@ -2,12 +2,9 @@
 
 What was found by experiment with DeepSpeed 0.19.8, and is guarded here:
 
-- ``zero_allow_untested_optimizer`` is needed: acceptance is by exact type, and ours are ours.
-- A checkpoint loads at another world size only in its *universal* form; stages 1 and 2 convert
-  only if the checkpoint carries ``universal_checkpoint_info``.
-- On loading, stage 3 copies the first group's hyperparameters into every group: they are put
-  back.
-- bf16 gradients accumulate in bf16 unless ``data_types.grad_accum_dtype`` says fp32.
+- Its state loads at the stage and the number of ranks that wrote it only, or in a *universal* form
+  that does not move between stages 1 and 3: every move goes by :mod:`pipeline.training.states`.
+- Loading brings back the hyperparameters of the run that saved: this run's are put back.
 - On CPU it compiles an operator for inference, which leaves 66 MB in shared memory for every rank
   of every run, and behind whose build lock a killed process lets all later ones wait for ever:
   it is declared incompatible before DeepSpeed asks.
@@ -15,11 +12,10 @@ What was found by experiment with DeepSpeed 0.19.8, and is guarded here:
 
 from __future__ import annotations
 
-import argparse
-import contextlib
 import logging
+import math
 import os
-import shutil
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,24 +23,30 @@ import deepspeed
 import torch
 from torch import Tensor
 
-from configs.schema import to_plain
 from pipeline.batch import Batch
+from pipeline.nn.model import PretrainingModel
 from pipeline.objectives.task import PretrainingTask
 from pipeline.optim import Lamb, restore_settings, settings_of
-from pipeline.sections import DeepSpeedConfig
-from pipeline.training.engine import Statistics, StepOutcome
+from pipeline.optim.finite import FiniteOnly
+from pipeline.optim.zero_layout import find_partitions, whole
+from pipeline.training.agreement import Agreed, exchange
+from pipeline.training.deepspeed_options import check_deepspeed_version
+from pipeline.training.engine import Statistics, StepOutcome, finite_or_nan
 from pipeline.training.pickles import check_pickles
+from pipeline.training.state_files import TAG, read_tensor_steps, write_names
+from pipeline.training.states import SavedState, fill, names_in_order, restore_tensor_steps
 from preprocessing.storage import InputError
-
-_TAG = "state"
-_UNIVERSAL = "universal"
 
 
 class DeepSpeedEngine:
     """A DeepSpeed engine at ZeRO stage 0, 1, 2 or 3.
 
     Args:
-        universal: whether the state that will be loaded comes from another world size.
+        options: DeepSpeed's configuration, from
+            :func:`pipeline.training.deepspeed_options.deepspeed_options`.
+
+    Raises:
+        ConfigError: the installed DeepSpeed is not a supported one.
     """
 
     kind = "deepspeed"
@@ -54,37 +56,19 @@ class DeepSpeedEngine:
         task: PretrainingTask,
         optimizer: torch.optim.Optimizer,
         *,
-        precision: str,
-        gradient_clipping: float,
-        micro_batch_rows: int,
-        settings: DeepSpeedConfig,
-        universal: bool = False,
+        options: Mapping[str, Any],
     ) -> None:
-        logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
+        _prepare()
         self.task = task
         self.optimizer = optimizer
-        self.stage = settings.zero_stage
-        self._universal = universal and settings.zero_stage > 0  # stage 0 is whole on every rank
-        self._micro_batch_rows = micro_batch_rows
-        options = _merge(
-            {
-                "train_micro_batch_size_per_gpu": micro_batch_rows,
-                "gradient_accumulation_steps": 1,
-                "gradient_clipping": gradient_clipping,
-                "zero_optimization": {"stage": settings.zero_stage},
-                "zero_allow_untested_optimizer": True,
-                "zero_force_ds_cpu_optimizer": False,
-                "bf16": {"enabled": precision == "bf16"},
-                "checkpoint": {"load_universal": self._universal},
-                "steps_per_print": 10**9,
-                **({"data_types": {"grad_accum_dtype": "fp32"}} if precision == "bf16" else {}),
-            },
-            to_plain(settings.options),
-        )
+        self.stage: int = options["zero_optimization"]["stage"]
+        self._micro_batch_rows: int = options["train_micro_batch_size_per_gpu"]
         self._settings = settings_of(optimizer)
-        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
-        self._engine, *_ = deepspeed.initialize(model=task, optimizer=optimizer, config=options)
-        if isinstance(optimizer, Lamb):
+        self._names = names_in_order(task.model, optimizer)
+        self._engine, *_ = deepspeed.initialize(
+            model=task, optimizer=optimizer, config=dict(options)
+        )
+        if isinstance(optimizer, FiniteOnly | Lamb):
             optimizer.bind(self._engine)
         self.rank = deepspeed.comm.get_rank()
         self.world_size = deepspeed.comm.get_world_size()
@@ -96,6 +80,8 @@ class DeepSpeedEngine:
         """Accumulate over ``rounds`` micro-batches a step from here on."""
         self._rounds = rounds
         self._engine.set_train_batch_size(self._micro_batch_rows * rounds * self.world_size)
+        # A step is due where this count is a multiple of the rounds: it has to start anew.
+        self._engine.micro_steps = 0
 
     def backward(self, batch: Batch, denominators: Tensor) -> Statistics:
         """Add a micro-batch's share of the gradient.
@@ -107,19 +93,46 @@ class DeepSpeedEngine:
             self._engine.step()
         self._engine.train()
         loss, statistics = self._engine(batch, denominators)
-        self._engine.backward(loss * (self._rounds * self.world_size))
+        self._engine.backward(loss * (self._rounds * self.world_size) * finite_or_nan(loss))
         self._accumulating = True
         result: Tensor = statistics
         return result
 
     def step(self, learning_rate: float) -> StepOutcome:
         """Clip, update, clear."""
-        for group in self._engine.optimizer.param_groups:
+        engine = self._engine
+        for group in engine.optimizer.param_groups:
             group["lr"] = learning_rate
-        self._engine.step()
+        whole_norm = self._refuse_infinite_norm() if self.stage == 0 else None
+        engine.step()
         self._accumulating = False
-        norm = self._engine.get_global_grad_norm()
-        return StepOutcome(float(norm) if norm is not None else 0.0)
+        norm = engine.get_global_grad_norm() if whole_norm is None else whole_norm
+        norm = math.nan if norm is None else norm  # DeepSpeed may be told not to compute it
+        applied = engine.was_step_applied() and getattr(self.optimizer, "applied", True)
+        if not engine.fp16_enabled():
+            return StepOutcome(float(norm), applied)
+        scale = float(engine.optimizer.loss_scale)
+        falls = engine.dynamic_loss_scale() and scale > self._lowest_scale()
+        return StepOutcome(float(norm), applied, scale, overflow=falls and not applied)
+
+    def _refuse_infinite_norm(self) -> float:
+        """The gradient's norm at stage 0, where DeepSpeed tells none.
+
+        Clipping by a norm beyond fp32 would make zeros of finite gradients. The other stages
+        refuse such a step; here the optimizer does, if it finds an element that is not finite.
+        """
+        gradients = [p.grad for p in self.task.parameters() if p.grad is not None]
+        norm = float(torch.nn.utils.get_total_norm(gradients))
+        if not math.isfinite(norm):
+            gradients[0].fill_(math.nan)
+        return norm
+
+    def _lowest_scale(self) -> float:
+        """What fp16's loss scale does not fall below; DeepSpeed is not to end the process there."""
+        scaler: Any = getattr(self._engine.optimizer, "loss_scaler", None)
+        if hasattr(scaler, "raise_error_at_min_scale"):
+            scaler.raise_error_at_min_scale = False
+        return float(self._engine.dynamic_loss_scale_args()["min_scale"])
 
     @torch.no_grad()
     def evaluate(self, batch: Batch) -> Statistics:
@@ -136,9 +149,7 @@ class DeepSpeedEngine:
 
     def exchange(self, value: object) -> list[Any]:
         """What each rank says, by rank."""
-        said: list[Any] = [None] * self.world_size
-        torch.distributed.all_gather_object(said, value)
-        return said
+        return exchange(value)
 
     def agree(self, problem: str | None) -> list[str]:
         """The problems of all ranks, on all ranks."""
@@ -164,70 +175,95 @@ class DeepSpeedEngine:
 
     def save(self, directory: Path) -> None:
         """DeepSpeed's own state: each rank writes its part."""
-        self._engine.save_checkpoint(
-            str(directory),
-            tag=_TAG,
-            client_state={"universal_checkpoint_info": {"universal_checkpoint_version": 0.2}},
-            save_latest=False,
-        )
+        engine = self._engine
+        engine.save_checkpoint(str(directory), tag=TAG, save_latest=False)
+        if (engine.local_rank if engine.use_node_local_storage() else self.rank) == 0:
+            write_names(directory, self._names, self.optimizer)
 
     def load(self, directory: Path) -> None:
-        """Restore the state, at any number of ranks.
+        """Restore the state, bit for bit, at the stage and on the ranks that saved it.
 
         Raises:
             InputError: the state cannot be read, or holds more than tensors and plain values.
         """
-        tag = _TAG
         problem = None
         if self.rank == 0:
             try:
-                check_pickles(directory / _TAG)
-                if self._universal:
-                    _make_universal(directory)
-            except (InputError, AssertionError, OSError) as error:
-                problem = f"{directory}: {error}"
+                check_pickles(directory / TAG)
+            except InputError as error:
+                problem = str(error)
         if problems := self.agree(problem):
-            raise InputError("\n".join(problems))
-        if self._universal:
-            tag = _UNIVERSAL
-        path, _ = self._engine.load_checkpoint(str(directory), tag=tag)
+            raise Agreed("\n".join(problems))
+        path, _ = self._engine.load_checkpoint(str(directory), tag=TAG)
         if path is None:
             raise InputError(f"{directory}: DeepSpeed found no state to load here")
         restore_settings(self.optimizer, self._settings)
+        restore_tensor_steps(self.optimizer, read_tensor_steps(directory))
         self.barrier()
-        if self._universal and self.rank == 0:
-            shutil.rmtree(directory / _UNIVERSAL)
+
+    @torch.no_grad()
+    def adopt(self, saved: SavedState) -> None:
+        """Take over what any engine has saved, at any stage and on any number of ranks.
+
+        Raises:
+            Agreed: the moments may be those of other tensors.
+        """
+        wrapper = self._engine.optimizer
+        named = dict(self.task.model.named_parameters())
+        names: dict[Tensor, str] = {
+            tensor: name for name, tensor in named.items() if tensor.requires_grad
+        }
+        if wrapper is self.optimizer:
+            partitions = [whole(tensor, name) for tensor, name in names.items()]
+        else:
+            partitions = find_partitions(wrapper, names, self.device)
+        for name, parameter in named.items():
+            if name in saved.weights:
+                with deepspeed.zero.GatheredParameters(
+                    [parameter], modifier_rank=0, enabled=self.stage == 3
+                ):
+                    if self.stage < 3 or self.rank == 0:
+                        parameter.copy_(saved.weights[name])
+        problem = None
+        try:
+            fill(partitions, self.optimizer, saved)
+        except InputError as error:
+            problem = str(error)
+        if problems := self.agree(problem):
+            raise Agreed("\n".join(problems))
 
 
-def _make_universal(directory: Path) -> None:
-    """Convert DeepSpeed's state to the form that loads at any world size, below ``directory``."""
-    from deepspeed.checkpoint.ds_to_universal import main as convert
+def build_partitioned(
+    build: Callable[[], PretrainingModel], options: Mapping[str, Any]
+) -> PretrainingModel:
+    """A model of which no rank ever has more than one module whole, for ZeRO stage 3.
 
-    target = directory / _UNIVERSAL
-    shutil.rmtree(target, ignore_errors=True)
-    arguments = argparse.Namespace(
-        input_folder=str(directory / _TAG),
-        output_folder=str(target),
-        num_extract_workers=1,
-        num_merge_workers=1,
-        keep_temp_folder=False,
-        strict=True,
-        inject_missing_state=False,
-    )
-    with (
-        open(os.devnull, "w") as quiet,
-        contextlib.redirect_stdout(quiet),
-        contextlib.redirect_stderr(quiet),
-    ):
-        convert(arguments)
+    Its weights are those that ``build`` alone would give it. Collective.
+
+    Raises:
+        ConfigError: the installed DeepSpeed is not a supported one.
+    """
+    _prepare()
+    with deepspeed.zero.Init(config_dict_or_path=dict(options)):
+        model = build()
+    model.initialize(lambda tensors: deepspeed.zero.GatheredParameters(tensors, modifier_rank=0))
+    return model
 
 
-def _merge(ours: dict[str, Any], theirs: dict[str, Any]) -> dict[str, Any]:
-    """Options of the user into ours, section by section."""
-    merged = dict(ours)
-    for key, value in theirs.items():
-        own = merged.get(key)
-        merged[key] = (
-            _merge(own, value) if isinstance(own, dict) and isinstance(value, dict) else value
-        )
-    return merged
+def join_ranks() -> None:
+    """Make the process group, before there is an engine, so that the ranks can talk.
+
+    Raises:
+        ConfigError: the installed DeepSpeed is not a supported one.
+    """
+    _prepare()
+    accelerator = deepspeed.get_accelerator()
+    accelerator.set_device(int(os.environ["LOCAL_RANK"]))
+    deepspeed.init_distributed(accelerator.communication_backend_name(), verbose=False)
+
+
+def _prepare() -> None:
+    """What must be so before DeepSpeed does anything."""
+    check_deepspeed_version(deepspeed.__version__)
+    logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False

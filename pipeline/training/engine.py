@@ -12,6 +12,7 @@ from torch import Tensor
 
 from pipeline.batch import Batch
 from pipeline.objectives.task import PretrainingTask
+from pipeline.training.states import SavedState
 
 Statistics = Float[Tensor, "objectives 3"]
 """Per objective: summed loss, real targets, right ones."""
@@ -24,13 +25,26 @@ class StepOutcome:
     Attributes:
         gradient_norm: the global norm before clipping.
         applied: whether weights and moments moved; they stay as they are, bit for bit, where any
-            gradient on any rank is not finite.
+            loss or gradient on any rank is not finite.
         loss_scale: of fp16; None elsewhere.
+        overflow: fp16's scale was too large for these gradients and is being lowered: the same
+            step is to be computed again.
     """
 
     gradient_norm: float
     applied: bool = True
     loss_scale: float | None = None
+    overflow: bool = False
+
+
+def finite_or_nan(loss: Float[Tensor, ""]) -> Float[Tensor, ""]:
+    """A factor for the loss: 1 where it is finite, NaN where it is not.
+
+    A loss that is not finite may have finite gradients. With this factor it has none, and the
+    one check of the gradients, which the update makes over all ranks, finds both: no rank has to
+    wait for its loss before the update.
+    """
+    return loss.detach() * 0 + 1
 
 
 class Engine(Protocol):
@@ -78,4 +92,10 @@ class Engine(Protocol):
         """Write the whole training state below ``directory``. Collective."""
 
     def load(self, directory: Path) -> None:
-        """Restore what :meth:`save` wrote. Collective."""
+        """Restore what :meth:`save` wrote, by the same engine in the same form. Collective."""
+
+    def adopt(self, saved: SavedState) -> None:
+        """Take over what any engine has saved, at any stage and on any number of ranks.
+
+        Collective. Tensors that are not among the saved ones keep what they have.
+        """

@@ -11,13 +11,20 @@ from torch import Tensor
 
 from pipeline.batch import Batch
 from pipeline.objectives.task import PretrainingTask
-from pipeline.training.engine import Statistics, StepOutcome
-
-STATE_FILE = "state.pt"
+from pipeline.optim.zero_layout import whole
+from pipeline.sections import Fp16Config
+from pipeline.training.engine import Statistics, StepOutcome, finite_or_nan
+from pipeline.training.loss_scale import LossScale
+from pipeline.training.state_files import LOCAL_FILE, read_tensor_steps, write_names
+from pipeline.training.states import SavedState, fill, names_in_order, restore_tensor_steps
 
 
 class LocalEngine:
-    """One process, fp32 weights; bf16 by autocast."""
+    """One process, fp32 weights; bf16 and fp16 by autocast.
+
+    Args:
+        fp16: how the loss is scaled where ``precision`` is fp16.
+    """
 
     kind = "local"
     rank = 0
@@ -30,11 +37,14 @@ class LocalEngine:
         *,
         precision: str,
         gradient_clipping: float,
+        fp16: Fp16Config,
     ) -> None:
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.task = task.to(self.device)
         self.optimizer = optimizer
-        self._bf16 = precision == "bf16"
+        self._names = names_in_order(task.model, optimizer)
+        self._lower = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision)
+        self._loss_scale = LossScale(fp16) if precision == "fp16" else None
         self._clipping = gradient_clipping
 
     def begin_phase(self, rounds: int) -> None:
@@ -45,19 +55,32 @@ class LocalEngine:
         self.task.train()
         with self._autocast():
             loss, statistics = self.task(batch, denominators)
-        loss.backward()
+        if self._loss_scale is not None:
+            loss = loss * self._loss_scale.value
+        (loss * finite_or_nan(loss)).backward()
         result: Tensor = statistics
         return result
 
     def step(self, learning_rate: float) -> StepOutcome:
         """Clip, update, clear."""
+        if self._loss_scale is not None:
+            for parameter in self.task.parameters():
+                if parameter.grad is not None:
+                    parameter.grad.div_(self._loss_scale.value)
         bound = self._clipping or float("inf")
         norm = torch.nn.utils.clip_grad_norm_(self.task.parameters(), bound)
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
-        self.optimizer.step()
+        applied = bool(norm.isfinite())
+        if applied:
+            self.optimizer.step()
         self.optimizer.zero_grad()
-        return StepOutcome(float(norm))
+        if self._loss_scale is None:
+            return StepOutcome(float(norm), applied)
+        scale = self._loss_scale.value
+        overflow = not applied and self._loss_scale.may_fall
+        self._loss_scale.update(not applied)
+        return StepOutcome(float(norm), applied, scale, overflow)
 
     @torch.no_grad()
     def evaluate(self, batch: Batch) -> Statistics:
@@ -94,13 +117,28 @@ class LocalEngine:
         """Weights and optimizer state."""
         directory.mkdir(parents=True)
         state = {"model": self.task.state_dict(), "optimizer": self.optimizer.state_dict()}
-        torch.save(state, directory / STATE_FILE)
+        if self._loss_scale is not None:
+            state["loss_scale"] = self._loss_scale.state()
+        torch.save(state, directory / LOCAL_FILE)
+        write_names(directory, self._names, self.optimizer)
 
     def load(self, directory: Path) -> None:
         """Read back what was saved; only tensors and plain values are accepted."""
-        state = torch.load(directory / STATE_FILE, map_location=self.device, weights_only=True)
+        state = torch.load(directory / LOCAL_FILE, map_location=self.device, weights_only=True)
         self.task.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
+        if self._loss_scale is not None:
+            self._loss_scale.restore(state["loss_scale"])
+        restore_tensor_steps(self.optimizer, read_tensor_steps(directory))
+
+    @torch.no_grad()
+    def adopt(self, saved: SavedState) -> None:
+        """Take over what any engine has saved."""
+        named = dict(self.task.model.named_parameters())
+        for name in named.keys() & saved.weights.keys():
+            named[name].copy_(saved.weights[name])
+        trained = [whole(tensor, name) for name, tensor in named.items() if tensor.requires_grad]
+        fill(trained, self.optimizer, saved)
 
     def _autocast(self) -> contextlib.AbstractContextManager[None]:
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self._bf16)
+        return torch.autocast(self.device.type, self._lower, enabled=self._lower is not None)

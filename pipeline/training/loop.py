@@ -2,26 +2,33 @@
 
 Everything a step does follows from its number: which rows (closed form), which draws (keyed),
 which dropout (the generator is seeded anew from seed, step and micro-batch). So nothing but the
-step needs to be saved, and any number of ranks does the same.
+step needs to be saved, any number of ranks does the same, and a step can be computed again.
 """
 
 from __future__ import annotations
 
+import math
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
 
 from pipeline.data import Data, Deal, MicroBatch, RowSource, count_targets, load, to_batch
+from pipeline.objectives.mixing import denominators, trained_in
 from pipeline.optim import Lamb
 from pipeline.phases import Timeline
 from pipeline.settings import Run
-from pipeline.training.engine import Engine
+from pipeline.training.agreement import TrainingStopped, compare_progress
+from pipeline.training.dump import Failure, write_failure
+from pipeline.training.engine import Engine, StepOutcome
+from pipeline.training.guards import Guard, Spike
 from pipeline.training.progress import Progress
 from pipeline.training.saving import Saver
+from pipeline.training.skips import SetBack
 from pipeline.training.tracking import Tracker
 from preprocessing.draws import purpose_key
 
@@ -36,70 +43,197 @@ class Trainer:
         data: Data,
         saver: Saver,
         tracker: Tracker | None,
+        guard: Guard,
+        set_back: SetBack,
     ) -> None:
         self._run = run
         self._engine = engine
         self._data = data
         self._saver = saver
         self._tracker = tracker
+        self._guard = guard
+        self._set_back = set_back
         self._timeline = Timeline(run.phases, run.schedule)
         self._names = engine.task.objective_names
         self._progress = Progress(self._timeline.total_steps)
+        self._spikes_told = 0
 
     def train(self, first_step: int) -> None:
         """Run all steps from ``first_step`` on, evaluating and saving on the way."""
-        settings, last = self._run.train, self._timeline.total_steps
-        step = first_step
+        step, last = first_step, self._timeline.total_steps
         while step < last:
-            place = self._timeline.place(step)
-            steps = self._run.phases[place.phase].steps - place.step
-            self._event(step, "phase", phase=place.phase)
-            for batches in self._batches(place.phase, place.step, steps):
-                started = time.perf_counter()
+            if end := self._set_back.skips.end(step):
+                step = self._pass_over(step, min(end, last))
+            else:
+                step = self._train_stretch(step)
+
+    def _train_stretch(self, step: int) -> int:
+        """Train as far as the batch stays and nothing is passed over; the step to go on from."""
+        phase, stretch = self._timeline.place(step).phase, self._timeline.stretch(step)
+        self._event(step, "phase", phase=phase, batch_rows=stretch.batch_rows)
+        for batches in self._batches(step):
+            started = time.perf_counter()
+            measured = self._guarded_step(step, batches)
+            step += 1
+            if measured is not None:
+                self._log(step, measured, time.perf_counter() - started)
+                if (back_to := self._judge(step, measured)) is not None:
+                    return back_to
+            self._evaluate_and_save(step)
+        return step
+
+    def _pass_over(self, step: int, end: int) -> int:
+        """Do nothing up to the step ``end``."""
+        self._event(step, "skip", to=end)
+        if end == self._timeline.total_steps:
+            self._evaluate_and_save(end)
+        return end
+
+    def _guarded_step(self, step: int, batches: list[MicroBatch]) -> StepMeasures | None:
+        """A step, computed again where it came to nothing; None where it had to be passed over."""
+        retries = self._run.train.guards.retries
+        for attempt in range(1 + retries):
+            measured = self.step(step, batches)
+            while measured.outcome.overflow:
                 measured = self.step(step, batches)
-                step += 1
-                if step % settings.log_every == 0 or step == last:
-                    self._log(step, measured, time.perf_counter() - started)
-                if step % settings.evaluate_every == 0 or step == last:
-                    self._validate(step)
-                if step % settings.save_every == 0 or step == last:
-                    self._save(step)
+            if measured.outcome.applied:
+                if attempt:
+                    self._tell(
+                        step + 1, "retried", f"step {step + 1} was computed {attempt + 1} times"
+                    )
+                self._guard.applied()
+                return measured
+        self._tell(
+            step + 1,
+            "not_finite",
+            f"step {step + 1} is passed over: its loss or gradient is not finite",
+            gradient_norm=str(measured.outcome.gradient_norm),
+        )
+        if self._guard.failed():
+            self._stop_not_finite(step, batches, measured)
+        return None
+
+    def _stop_not_finite(
+        self, step: int, batches: list[MicroBatch], measured: StepMeasures
+    ) -> NoReturn:
+        """Write the step down so that it can be computed again, and end the run."""
+        settings, engine = self._run.train, self._engine
+        failure = Failure(
+            step=step,
+            seed=self._run.seed,
+            denominators=tuple(self._denominators(step, measured.counts).tolist()),
+            engine=engine.kind,
+            precision=settings.precision,
+            world_size=engine.world_size,
+            gradient_norm=str(measured.outcome.gradient_norm),
+        )
+        folder = write_failure(self._run, engine, failure, batches)
+        self._stop(
+            step + 1,
+            f"the loss or gradient was not finite in {settings.guards.max_skipped + 1} steps in a "
+            f"row, the last of them step {step + 1}; to compute it again: "
+            f"python -m pipeline.training.reproduce {folder}",
+        )
+
+    def _denominators(self, step: int, counts: Tensor) -> Tensor:
+        """What the step's sums are divided by: infinite where it leaves an objective out."""
+        trained = trained_in(self._run.seed, step, self._engine.task.objectives)
+        return denominators(counts[: len(self._names)].float(), trained)
+
+    def _judge(self, step: int, measured: StepMeasures) -> int | None:
+        """Whether the losses up to now let the run go on: None, or the step to go back to."""
+        if not self._guard.needs_losses:
+            return None
+        losses = summarize(measured.statistics, self._names, self._objective_weights())
+        self._guard.see(step - 1, losses["loss"])
+        if reason := self._guard.reason_to_stop():
+            self._stop(step, f"{reason}; the checkpoints before it are kept")
+        spike = self._guard.spike()
+        return self._leave_spike(spike) if spike else None
+
+    def _leave_spike(self, spike: Spike) -> int | None:
+        """Set the run back to before a spike; None where there is nothing to go back to."""
+        settings = self._run.train.guards.spike
+        assert settings is not None
+        told = (
+            f"the loss rose from {spike.median:.4f} to {max(spike.losses):.4f} in steps "
+            f"{spike.first + 1} to {spike.end}"
+        )
+        target = self._set_back.target(spike.first)
+        if target is None:
+            if spike.first >= self._spikes_told:
+                self._tell(spike.end, "spike", f"{told}; no checkpoint before that is kept")
+            self._spikes_told = spike.end
+            return None
+        if len(self._set_back.skips.recorded) >= settings.rewinds:
+            self._stop(spike.end, f"{told}, after {settings.rewinds} such rises were passed over")
+        state = self._set_back.go(target, spike)
+        self._guard.restore(state.guards)
+        if self._tracker is not None:
+            self._tracker.rewind(state.step)
+        self._tell(
+            state.step,
+            "set_back",
+            f"{told}: the run is set back to step {state.step} and passes over what follows",
+            losses=list(spike.losses),
+        )
+        return state.step
+
+    def _evaluate_and_save(self, step: int) -> None:
+        settings, last = self._run.train, self._timeline.total_steps
+        if step % settings.evaluate_every == 0 or step == last:
+            self._validate(step)
+        if step % settings.save_every == 0 or step == last:
+            self._save(step)
+
+    def _stop(self, step: int, reason: str) -> NoReturn:
+        self._event(step, "stopped", reason=reason)
+        raise TrainingStopped(f"stopped after step {step}: {reason}")
 
     def step(self, step: int, batches: list[MicroBatch]) -> StepMeasures:
         """One optimizer step on this rank's micro-batches."""
         engine = self._engine
         counts = engine.sum(count_targets(batches, self._names).to(engine.device))
-        denominators = counts[: len(self._names)].float()
+        divisors = self._denominators(step, counts)
         statistics = torch.zeros(len(self._names), 3, device=engine.device)
         for batch, number, _ in batches:
             torch.manual_seed(dropout_seed(self._run.seed, step, number))
-            statistics += engine.backward(batch.to(engine.device, non_blocking=True), denominators)
+            statistics += engine.backward(batch.to(engine.device, non_blocking=True), divisors)
         rate = self._timeline.learning_rate(step)
         outcome = engine.step(rate)
-        return StepMeasures(engine.sum(statistics), counts, rate, outcome.gradient_norm)
+        return StepMeasures(engine.sum(statistics), counts, rate, outcome)
 
     def _save(self, step: int) -> None:
-        self._event(step, "checkpoint", path=self._saver.save(step).name)
+        path = self._saver.save(step, self._guard.plain(), self._set_back.skips.recorded)
+        self._event(step, "checkpoint", path=path.name)
 
-    def _batches(self, phase: int, first_step: int, steps: int) -> Iterator[list[MicroBatch]]:
+    def _batches(self, step: int) -> Iterator[list[MicroBatch]]:
+        """This rank's micro-batches, step after step, from ``step`` as far as the batch stays and
+        nothing is passed over."""
         settings, engine = self._run.train, self._engine
+        place, stretch = self._timeline.place(step), self._timeline.stretch(step)
+        end = self._set_back.skips.next(step, step + stretch.end_step - place.step)
         deal = Deal(
-            first_step=first_step,
-            steps=steps,
-            batch_rows=self._run.phases[phase].batch_rows,
+            first_position=stretch.position(place.step),
+            steps=end - step,
+            batch_rows=stretch.batch_rows,
             micro_batch_rows=settings.micro_batch_rows,
             rank=engine.rank,
             world_size=engine.world_size,
         )
         engine.begin_phase(deal.rounds)
         return load(
-            self._data.phases[phase],
+            self._data.phases[place.phase],
             deal,
             workers=settings.loader_workers,
             pin=engine.device.type == "cuda",
         )
 
     def _log(self, step: int, measured: StepMeasures, seconds: float) -> None:
+        """Tell of a step where the interval asks for it; all ranks then compare where they are."""
+        if step % self._run.train.log_every and step != self._timeline.total_steps:
+            return
+        compare_progress(step, measured.learning_rate, int(measured.counts[-1]))
         if self._tracker is None:
             return
         values = measured.values(self._names, self._objective_weights())
@@ -113,6 +247,7 @@ class Trainer:
                 values["trust_ratio_min"] = ordered[0]
                 values["trust_ratio_median"] = ordered[len(ordered) // 2]
                 values["trust_ratio_max"] = ordered[-1]
+        values["skipped_steps"] = self._guard.skipped_steps
         values["phase"] = self._timeline.place(step - 1).phase
         self._tracker.train(step, values)
         self._progress.tell(step, values)
@@ -124,13 +259,20 @@ class Trainer:
             statistics = evaluate_rows(
                 self._engine, source, settings.micro_batch_rows, settings.max_rows
             )
-            if self._tracker is not None:
-                self._tracker.validation(
-                    step, name, summarize(statistics, self._names, self._objective_weights())
-                )
+            values = summarize(statistics, self._names, self._objective_weights())
+            if not math.isfinite(values["loss"]):
+                self._tell(step, "not_finite", f"the loss on '{name}' is not finite", set=name)
+            elif self._tracker is not None:
+                self._tracker.validation(step, name, values)
 
     def _objective_weights(self) -> list[float]:
         return [objective.weight for objective in self._engine.task.objectives.values()]
+
+    def _tell(self, step: int, what: str, told: str, **details: Any) -> None:
+        """An event that the user is told of at once."""
+        self._event(step, what, told=told, **details)
+        if self._engine.rank == 0:
+            print(told, file=sys.stderr, flush=True)
 
     def _event(self, step: int, what: str, **details: Any) -> None:
         if self._tracker is not None:
@@ -144,7 +286,7 @@ class StepMeasures:
     statistics: Tensor
     counts: Tensor
     learning_rate: float
-    gradient_norm: float
+    outcome: StepOutcome
 
     @property
     def real_tokens(self) -> int:
@@ -158,10 +300,12 @@ class StepMeasures:
 
     def values(self, names: tuple[str, ...], weights: list[float]) -> dict[str, float]:
         """The record of the step; ``fingerprint`` digests the examples it saw."""
+        scale = self.outcome.loss_scale
         return {
             **summarize(self.statistics, names, weights),
             "learning_rate": self.learning_rate,
-            "gradient_norm": self.gradient_norm,
+            "gradient_norm": self.outcome.gradient_norm,
+            **({} if scale is None else {"loss_scale": scale}),
             "fingerprint": int(self.counts[-1]),
         }
 

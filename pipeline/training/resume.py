@@ -1,13 +1,23 @@
-"""May this configuration go on from that checkpoint? Frozen keys say no, recorded ones are told."""
+"""May this configuration go on from that checkpoint, and how does its state come back?
+
+Frozen keys say no, recorded ones are told. A state comes back bit for bit where the same engine at
+the same stage on the same number of ranks saved it, and tensor by tensor everywhere else.
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from pathlib import Path
 
-from configs.schema import ConfigError
+from configs.schema import ConfigError, ResumeClass
 from pipeline.settings import Run
 from pipeline.training.checkpoint import State
+from pipeline.training.engine import Engine
+from pipeline.training.state_files import open_state
+from preprocessing.storage import InputError
+
+_OPTIONS = "deepspeed.options"
 
 
 def check_resume(run: Run, state: State, digests: Mapping[str, str], tokenizer: str) -> list[str]:
@@ -22,10 +32,11 @@ def check_resume(run: Run, state: State, digests: Mapping[str, str], tokenizer: 
     leaves = run.resume_leaves()
     refused, recorded = [], []
     for key in sorted({*leaves, *state.leaves}):
-        value, resume = leaves.get(key, (None, "frozen"))
+        value, _ = leaves.get(key, (None, None))
         before = state.leaves.get(key)
         if before == value:
             continue
+        resume = _resume_class(key, leaves)
         change = f"{key}: {before!r} in the checkpoint, {value!r} now"
         if resume == "frozen" and not _future_phase(key, state.phase):
             refused.append(change)
@@ -36,13 +47,6 @@ def check_resume(run: Run, state: State, digests: Mapping[str, str], tokenizer: 
             refused.append(f"phases.{phase}: its examples are not the ones trained on so far")
     if tokenizer != state.tokenizer:
         refused.append("tokenizer: not the one trained with so far")
-    if state.engine != run.train.engine:
-        refused.append(f"train.engine: the checkpoint was written by '{state.engine}'")
-    if state.engine == "deepspeed" and state.zero_stage != run.deepspeed.zero_stage:
-        refused.append(
-            f"deepspeed.zero_stage: the checkpoint was written at stage {state.zero_stage}, and "
-            "DeepSpeed's state does not move between stages"
-        )
     if refused:
         raise ConfigError(
             [
@@ -52,6 +56,50 @@ def check_resume(run: Run, state: State, digests: Mapping[str, str], tokenizer: 
             ]
         )
     return recorded
+
+
+def restore(run: Run, engine: Engine, checkpoint: Path, state: State) -> None:
+    """Give an engine the state of a checkpoint, whatever engine wrote it; collective.
+
+    Raises:
+        InputError: the state is damaged, or not this model's.
+    """
+    if _same_form(run, state, engine.world_size):
+        engine.load(checkpoint / engine.kind)
+        return
+    saved, problem = None, None
+    try:
+        saved = open_state(checkpoint, state)
+    except InputError as error:
+        problem = str(error)
+    if problems := engine.agree(problem):
+        raise InputError("\n".join(problems))
+    assert saved is not None
+    engine.adopt(saved)
+
+
+def _same_form(run: Run, state: State, world_size: int) -> bool:
+    """Whether the engine's own files fit; stage 0 keeps all of it on every rank.
+
+    Options may change how DeepSpeed lays its tensors out (``sub_group_size``).
+    """
+    if state.engine != run.train.engine:
+        return False
+    if state.engine == "local":
+        return True
+    return (
+        state.zero_stage == run.deepspeed.zero_stage
+        and (state.world_size == world_size or state.zero_stage == 0)
+        and state.leaves.get(_OPTIONS) == run.resume_leaves()[_OPTIONS][0]
+    )
+
+
+def _resume_class(key: str, leaves: Mapping[str, tuple[object, ResumeClass]]) -> ResumeClass:
+    """A key that is gone counts as what took its place: a part of it, or what it was part of."""
+    for known, (_, resume) in leaves.items():
+        if known == key or known.startswith(f"{key}.") or key.startswith(f"{known}."):
+            return resume
+    return "frozen"
 
 
 def _future_phase(key: str, phase: int) -> bool:

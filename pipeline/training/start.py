@@ -9,24 +9,37 @@ import socket
 import sys
 import time
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from rich.console import Console
 
 from configs.schema import ConfigError
 from pipeline.data import Data, RowSource
-from pipeline.models import build_model
+from pipeline.models import ModelConfig, build_model
+from pipeline.nn.blocks import recompute_activations
+from pipeline.nn.model import PretrainingModel
 from pipeline.objectives import build_objectives
 from pipeline.objectives.task import PretrainingTask
-from pipeline.optim import build_optimizer
+from pipeline.optim import build_optimizer, describe_groups
+from pipeline.optim.table import treatment_table
 from pipeline.settings import Run
-from pipeline.training.checkpoint import Checkpoints, State, read_state
+from pipeline.training.agreement import compare_ranks, digests_of, refuse, together, traits_of
+from pipeline.training.checkpoint import CHECKPOINTS, Checkpoints, State
+from pipeline.training.deepspeed_options import deepspeed_options
 from pipeline.training.engine import Engine
+from pipeline.training.guards import Guard
+from pipeline.training.hosts import find_host
+from pipeline.training.initial import Beginning, find_beginning, idle_patterns
 from pipeline.training.local_engine import LocalEngine
 from pipeline.training.loop import Trainer
-from pipeline.training.resume import check_resume
+from pipeline.training.recovery import find_start
+from pipeline.training.remote import open_remote
+from pipeline.training.resume import check_resume, restore
 from pipeline.training.saving import Saver
-from pipeline.training.tracking import Tracker, environment
+from pipeline.training.skips import SetBack, read_skips
+from pipeline.training.tracking import Tracker, environment, versions
 from preprocessing.draws import purpose_key
 from preprocessing.rows import RowSet
 from preprocessing.storage import (
@@ -39,7 +52,6 @@ from preprocessing.storage import (
 )
 from preprocessing.vocabulary import TOKENIZER_FILE, Vocabulary
 
-CHECKPOINTS = "checkpoints"
 RUN_FILE = "run.json"
 
 
@@ -51,33 +63,56 @@ def start_training(run: Run) -> dict[str, object]:
     """
     prepare_environment()
     rank, world_size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-    if run.train.engine == "local" and world_size > 1:
+    if run.train.engine == "deepspeed":
+        from pipeline.training.deepspeed_engine import join_ranks
+
+        join_ranks()
+    elif world_size > 1:
         raise ConfigError(["train.engine: 'local' is one process; use 'deepspeed' for more ranks"])
-    data = open_data(run)
+    host = find_host(run.output.shared)
+    compare_ranks(traits_of(run, versions()))
+    data = together(lambda: open_data(run))
+    compare_ranks(digests_of(data))
     checkpoints = Checkpoints(run.output.directory / CHECKPOINTS)
+    remote = open_remote(run.output.upload)
     with contextlib.ExitStack() as stack:
-        if rank == 0:
+        if host.leads:
             stack.enter_context(exclusive(run.output.directory))
             checkpoints.clear_unfinished()
-        newest = checkpoints.latest()
-        state = read_state(newest) if newest else None
+        found = find_start(checkpoints, remote, host)
+        begun = together(lambda: find_beginning(run, host)) if found is None else None
+        newest, state = found or (None, None)
+        if begun and begun.state:
+            newest, state = begun.checkpoint, begun.state
         changes = check_resume(run, state, data.digests, data.tokenizer) if state else []
         first_step = state.step if state else 0
         if first_step >= run.total_steps:
             _say(rank, f"{newest}: all {run.total_steps} steps are done")
             return {"steps": first_step, "checkpoint": str(newest)}
 
-        engine = build_engine(run, universal=state is not None and state.world_size != world_size)
-        problems = engine.agree(_verify(run, engine.rank, engine.world_size))
-        if problems:
-            raise InputError("\n".join(problems))
-        if newest:
-            engine.load(newest / engine.kind)
-        tracker = _track(run, state, data, changes, engine) if rank == 0 else None
+        engine = build_engine(run)
+        refuse(_verify(run, engine.rank, engine.world_size))
+        if newest and state:
+            restore(run, engine, newest, state)
+        elif begun:
+            engine.adopt(begun.weights)
+        tracker = _track(run, state, data, changes, engine, begun) if rank == 0 else None
         if rank == 0:
             _describe(run, engine, first_step)
-        saver = Saver(run, engine, data, checkpoints, _run_id(run))
-        trainer = Trainer(run, engine, data, saver, tracker)
+        saver = Saver(
+            run,
+            engine,
+            data,
+            checkpoints,
+            _run_id(run, state),
+            host=host,
+            remote=remote,
+            tracker=tracker,
+        )
+        guard = Guard(run.train.stop_if, run.train.guards, state.guards if state else {})
+        skips = read_skips(run.output.directory, state.skips if state else ())
+        set_back = SetBack(run, engine, checkpoints, host, skips)
+        trainer = Trainer(run, engine, data, saver, tracker, guard, set_back)
         try:
             trainer.train(first_step)
         finally:
@@ -143,10 +178,10 @@ def open_data(run: Run) -> Data:
                 f"{directory}: these examples were made with another tokenizer than "
                 f"{vocabulary.directory / TOKENIZER_FILE}; run the examples stage again"
             )
-        if rows.num_rows[0] < phase.batch_rows:
+        if rows.num_rows[0] < phase.largest_batch:
             raise InputError(
                 f"{directory}: {rows.num_rows[0]} training rows are fewer than one step takes "
-                f"(phases.{index}.batch_rows: {phase.batch_rows}); use a larger corpus or a "
+                f"(phases.{index}.batch_rows: {phase.largest_batch}); use a larger corpus or a "
                 "smaller batch"
             )
         digests[str(index)] = file_digest(directory / MANIFEST)
@@ -161,35 +196,64 @@ def open_data(run: Run) -> Data:
     return Data(tuple(phases), validation, digests, vocabulary.digest)
 
 
-def build_task(run: Run) -> PretrainingTask:
+def build_task(
+    run: Run, build: Callable[[ModelConfig], PretrainingModel] = build_model
+) -> PretrainingTask:
     """The model with new weights, the same on every rank, and its objectives."""
     torch.manual_seed(int(purpose_key(run.seed, "weights")) >> 1)
-    return PretrainingTask(build_model(run.model), build_objectives(run.objectives))
+    model = build(run.model)
+    if run.train.activation_checkpointing:
+        recompute_activations(model)
+    return PretrainingTask(model, build_objectives(run.objectives))
 
 
-def build_engine(run: Run, *, universal: bool = False) -> Engine:
-    """The configured engine around a new model and optimizer."""
-    task = build_task(run)
+def build_engine(run: Run) -> Engine:
+    """The configured engine around a new model and optimizer.
+
+    Raises:
+        ConfigError: it needs what is not there: a GPU, a library, another DeepSpeed.
+    """
+    check_device(run)
     settings = run.train
     if settings.engine == "local":
-        task = task.to("cuda" if torch.cuda.is_available() else "cpu")
+        task = build_task(run).to("cuda" if torch.cuda.is_available() else "cpu")
         return LocalEngine(
             task,
-            build_optimizer(run.optimizer, task),
+            build_optimizer(run.optimizer, task.model),
             precision=settings.precision,
             gradient_clipping=settings.gradient_clipping,
+            fp16=run.deepspeed.fp16,
         )
-    from pipeline.training.deepspeed_engine import DeepSpeedEngine
+    from pipeline.training.deepspeed_engine import DeepSpeedEngine, build_partitioned
 
-    return DeepSpeedEngine(
-        task,
-        build_optimizer(run.optimizer, task),
+    options = deepspeed_options(
+        run.deepspeed,
         precision=settings.precision,
         gradient_clipping=settings.gradient_clipping,
         micro_batch_rows=settings.micro_batch_rows,
-        settings=run.deepspeed,
-        universal=universal,
     )
+    options["checkpoint"] = {"use_node_local_storage": not run.output.shared}
+    if run.deepspeed.zero_init:
+        task = build_task(run, lambda model: build_partitioned(lambda: build_model(model), options))
+    else:
+        task = build_task(run)
+    return DeepSpeedEngine(
+        task,
+        build_optimizer(run.optimizer, task.model),
+        options=options,
+    )
+
+
+def check_device(run: Run) -> None:
+    """Refuse what cannot be computed here.
+
+    Raises:
+        ConfigError: fp16 without a GPU.
+    """
+    if run.train.precision == "fp16" and not torch.cuda.is_available():
+        raise ConfigError(
+            [f"{run.name}: train.precision: fp16 needs a GPU, and there is none; use bf16 or fp32"]
+        )
 
 
 def _verify(run: Run, rank: int, world_size: int) -> str | None:
@@ -207,17 +271,22 @@ def _verify(run: Run, rank: int, world_size: int) -> str | None:
 
 
 def _track(
-    run: Run, state: State | None, data: Data, changes: list[str], engine: Engine
+    run: Run,
+    state: State | None,
+    data: Data,
+    changes: list[str],
+    engine: Engine,
+    begun: Beginning | None,
 ) -> Tracker:
     first_step = state.step if state else 0
     tracker = Tracker(
         run.output.directory,
         run.tracking,
-        run_id=_run_id(run),
+        run_id=_run_id(run, None if begun else state),
         configuration={**run.plain(), "environment": environment()},
         first_step=first_step,
     )
-    what = "resume" if state else "start"
+    what = "resume" if state and not begun else "start"
     tracker.event(
         first_step,
         what,
@@ -226,6 +295,10 @@ def _track(
         device=str(engine.device),
         **environment(),
     )
+    if begun:
+        tracker.event(first_step, "init_from", **begun.facts)
+        for pattern in idle_patterns(run, begun):
+            _say(0, f"train.init_from: {pattern} allows what did not occur")
     for change in changes:
         tracker.event(first_step, "change", change=change)
     if state is None:
@@ -234,13 +307,13 @@ def _track(
     return tracker
 
 
-def _run_id(run: Run) -> str:
-    """The id of the tracked run: drawn once, kept beside the checkpoints."""
+def _run_id(run: Run, state: State | None) -> str:
+    """The id of the tracked run: drawn once, kept beside the checkpoints and in them."""
     path = run.output.directory / RUN_FILE
     if not path.exists():
         if os.environ["RANK"] != "0":
             return ""
-        write_json(path, {"run_id": uuid.uuid4().hex[:12]})
+        write_json(path, {"run_id": state.run_id if state else uuid.uuid4().hex[:12]})
     return str(json.loads(path.read_text())["run_id"])
 
 
@@ -255,6 +328,8 @@ def _describe(run: Run, engine: Engine, first_step: int) -> None:
         f"training {run.model.family} ({num_parameters:,} parameters) on {engine.world_size} "
         f"x {engine.device.type}, steps {first_step} to {run.total_steps}, {rows} rows a step",
     )
+    treatments = describe_groups(run.optimizer, engine.task.model)
+    Console(stderr=True).print(treatment_table(treatments, run.optimizer.weight_decay))
 
 
 def _say(rank: int, text: str) -> None:

@@ -64,6 +64,12 @@ class Tracker:
         """Something that happened: start, resume, a phase, a checkpoint, a change."""
         self._write({"kind": "event", "step": step, "event": what, **details})
 
+    def rewind(self, step: int) -> None:
+        """Drop the records after a step that the run was set back to; W&B keeps what it showed."""
+        self._file.close()
+        _drop_after(self._path, step)
+        self._file = open(self._path, "a", encoding="utf-8")  # noqa: SIM115
+
     def artifact(self, name: str, kind: str, path: Path) -> None:
         """A small file that tells where the run's data came from (a stage's manifest)."""
         if self._wandb is not None:
@@ -102,20 +108,25 @@ def read_metrics(directory: Path) -> list[dict[str, Any]]:
     return records
 
 
-def environment() -> dict[str, Any]:
-    """Versions and machine, as far as they bear on the numbers."""
+def versions() -> dict[str, str]:
+    """Of the packages that bear on the numbers, as far as they are installed."""
     packages = ("lexmill", "torch", "deepspeed", "transformers", "tokenizers", "pyarrow")
-    versions = {}
+    found = {}
     for package in packages:
         try:
-            versions[package] = metadata.version(package)
+            found[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
             continue
+    return found
+
+
+def environment() -> dict[str, Any]:
+    """Versions and machine, as far as they bear on the numbers."""
     return {
         "python": platform.python_version(),
         "machine": platform.machine(),
         "cores": os.cpu_count(),
-        "versions": versions,
+        "versions": versions(),
         "revision": _revision(),
         "command": shlex.join(sys.argv[1:]),
     }

@@ -1,7 +1,7 @@
 import torch
 from torch import Tensor, nn
 
-from pipeline.nn.blocks import PostNormBlock
+from pipeline.nn.blocks import PostNormBlock, Stack, recompute_activations
 
 
 class Constant(nn.Module):
@@ -40,3 +40,37 @@ def test_dropout_is_on_the_parts_and_never_on_the_residual() -> None:
     assert abs((output == 10).float().mean().item() - 0.5) < 0.016
     block.eval()
     assert (block(torch.full((1, 2, 64), 10.0), None) == 11).all()
+
+
+def test_a_stack_gives_each_block_the_output_of_the_one_before() -> None:
+    stack = Stack([Scaled(3.0), Scaled(0.5)])
+    mask = torch.tensor([[[[True]]]])
+    assert stack(torch.ones(1, 1, 2), mask).tolist() == [[[1.5, 1.5]]]
+    assert [block.mask is mask for block in stack] == [True, True]
+
+
+def test_recomputed_blocks_run_once_more_in_the_backward_pass() -> None:
+    model = nn.ModuleDict({"encoder": Stack([Scaled(3.0), Scaled(0.5)])})
+    recompute_activations(model)
+    hidden = torch.ones(1, 1, 2, requires_grad=True)
+    output = model["encoder"](hidden, None)
+    assert [block.calls for block in model["encoder"]] == [1, 1]
+    output.sum().backward()
+    assert [block.calls for block in model["encoder"]] == [2, 2]
+    assert hidden.grad is not None
+    assert hidden.grad.tolist() == [[[1.5, 1.5]]]
+
+
+class Scaled(nn.Module):
+    """Multiplies, and remembers how it was called."""
+
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self.factor = nn.Parameter(torch.tensor(factor))
+        self.calls = 0
+        self.mask: Tensor | None = None
+
+    def forward(self, hidden: Tensor, mask: Tensor | None) -> Tensor:
+        self.calls += 1
+        self.mask = mask
+        return hidden * self.factor

@@ -1,3 +1,6 @@
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
 import pytest
 import torch
 from torch import nn
@@ -27,3 +30,46 @@ def test_biases_are_zero_and_norms_do_nothing() -> None:
     assert (linear.bias == 0).all()
     assert (norm.weight == 1).all()
     assert (norm.bias == 0).all()
+
+
+def test_weights_follow_from_the_seed_whatever_was_drawn_since() -> None:
+    def drawn(between: int) -> torch.Tensor:
+        torch.manual_seed(5)
+        torch.rand(between)
+        model = nn.Linear(8, 8)
+        initialize(model, 0.02)
+        return model.weight.detach()
+
+    assert torch.equal(drawn(0), drawn(17))
+    torch.manual_seed(6)
+    other = nn.Linear(8, 8)
+    initialize(other, 0.02)
+    assert not torch.equal(drawn(0), other.weight)
+
+
+def test_tensors_in_parts_are_whole_while_they_are_written_to() -> None:
+    """What is kept elsewhere lies in ``model`` only within the context, one module at a time."""
+    model = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2))
+    kept = {tensor: torch.empty(tensor.shape) for tensor in model.parameters()}
+    for tensor in kept:
+        tensor.data = torch.empty(0)
+    most = 0
+
+    @contextmanager
+    def whole(tensors: Sequence[nn.Parameter]) -> Iterator[None]:
+        nonlocal most
+        for tensor in tensors:
+            tensor.data = kept[tensor]
+        most = max(most, sum(tensor.numel() for tensor in kept))
+        yield
+        for tensor in tensors:
+            tensor.data = torch.empty(0)
+
+    torch.manual_seed(0)
+    initialize(model, 0.02, whole=whole)
+    alone = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2))
+    torch.manual_seed(0)
+    initialize(alone, 0.02)
+    assert most == 16
+    for own, part in zip(alone.parameters(), kept.values(), strict=True):
+        assert torch.equal(own, part)

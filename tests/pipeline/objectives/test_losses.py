@@ -63,6 +63,7 @@ def test_weights_may_change_on_resume_and_kinds_may_not() -> None:
     assert leaves == {
         "objectives.0.kind": ("masked_lm", "frozen"),
         "objectives.0.weight": (1.0, "recorded"),
+        "objectives.0.probability": (1.0, "recorded"),
     }
 
 

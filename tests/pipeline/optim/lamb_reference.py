@@ -28,10 +28,9 @@ class ReferenceLamb:
         self.ratios: dict[str, float] = {}
         self.variant, self.weight_decay, self.betas, self.eps = variant, weight_decay, betas, eps
         self.skips_zeros = skips_zeros
-        self.count = 0
+        self.steps = dict.fromkeys(self.weights, 0)
 
     def step(self, gradients: Mapping[str, Tensor], lr: float, clip: float = 0.0) -> None:
-        self.count += 1
         self.ratios = {}
         gradients = {name: gradient.double() for name, gradient in gradients.items()}
         total = math.sqrt(sum(float((g * g).sum()) for g in gradients.values()))
@@ -42,10 +41,12 @@ class ReferenceLamb:
 
     def _move(self, name: str, g: Tensor, lr: float) -> None:
         w, (beta1, beta2) = self.weights[name], self.betas
+        self.steps[name] += 1
+        step = self.steps[name]
         m = self.first[name] = beta1 * self.first[name] + (1 - beta1) * g
         v = self.second[name] = beta2 * self.second[name] + (1 - beta2) * g * g
         if self.variant.bias_correction:
-            m, v = m / (1 - beta1**self.count), v / (1 - beta2**self.count)
+            m, v = m / (1 - beta1**step), v / (1 - beta2**step)
         decays = w.dim() > 1
         u = m / (v.sqrt() + self.eps) + (self.weight_decay * w if decays else 0)
         ratio = 1.0

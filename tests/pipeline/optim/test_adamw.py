@@ -4,7 +4,7 @@ import torch
 from lamb_reference import relative_error
 from torch import nn
 
-from pipeline.optim import AdamWConfig, BertAdamW, build_optimizer
+from pipeline.optim import AdamW, AdamWConfig, BertAdamW, build_optimizer
 
 SHAPES = {"matrix": (31, 17), "bias": (17,), "late": (5, 3)}
 
@@ -70,6 +70,22 @@ def test_state_is_that_of_adamw_and_survives_loading() -> None:
 
 
 def test_with_bias_correction_it_is_torchs_own() -> None:
-    optimizer = build_optimizer(AdamWConfig(kind="adamw"), model_of_shapes())
-    assert type(optimizer) is torch.optim.AdamW
+    ours, theirs = model_of_shapes(), model_of_shapes()
+    optimizer = build_optimizer(AdamWConfig(kind="adamw"), ours)
+    assert type(optimizer) is AdamW
     assert [group["weight_decay"] for group in optimizer.param_groups] == [0.01, 0.0]
+    groups = [
+        {"params": [theirs["matrix"], theirs["late"]], "weight_decay": 0.01},
+        {"params": [theirs["bias"]], "weight_decay": 0.0},
+    ]
+    reference = torch.optim.AdamW(groups, lr=0.1, eps=1e-6, fused=True)
+    for group in optimizer.param_groups:
+        group["lr"] = 0.1
+    for step in range(3):
+        for name, tensor in ours.items():
+            generator = torch.Generator().manual_seed(step)
+            tensor.grad = torch.randn(tensor.shape, generator=generator)
+            theirs[name].grad = tensor.grad.clone()
+        optimizer.step()
+        reference.step()
+    assert all(torch.equal(ours[name], theirs[name]) for name in SHAPES)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import re
 import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,21 +13,17 @@ from typing import Any
 import pytest
 import torch
 from small_run import Job, records, run_job, weights
+from snapshots import Snapshots
 
-import pipeline.training.checkpoint as checkpoint_module
-import preprocessing.storage as storage
-from configs.schema import load
+from configs.schema import ConfigError, load
 from pipeline.settings import decode_run
 from pipeline.training.checkpoint import Checkpoints, read_state, read_weights
+from pipeline.training.integrity import find_damage, list_files
 from pipeline.training.pickles import check_pickles
 from pipeline.training.start import start_training
 from preprocessing.storage import InputError
 
 LOCAL = ("train.engine=local", "phases.1.steps=1")
-
-
-class PowerCut(BaseException):
-    """Nothing after this line runs."""
 
 
 @pytest.fixture(scope="module")
@@ -34,55 +33,64 @@ def trained(recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return output
 
 
-def inject(monkeypatch: pytest.MonkeyPatch, at: int) -> Callable[[], int]:
-    """Fail at the ``at``-th write, fsync or rename; returns how many there were."""
-    calls = 0
-
-    def counted(function: Callable[..., Any]) -> Callable[..., Any]:
-        def call(*arguments: Any) -> Any:
-            nonlocal calls
-            calls += 1
-            if calls == at:
-                raise PowerCut
-            return function(*arguments)
-
-        return call
-
-    for name in ("write_all", "synchronize", "rename"):
-        monkeypatch.setattr(storage, name, counted(getattr(storage, name)))
-    for name in ("synchronize", "rename"):
-        monkeypatch.setattr(checkpoint_module, name, getattr(storage, name))
-    return lambda: calls
+def acknowledged(output: Path) -> int:
+    """The last save that the run has told of."""
+    return max(e["step"] for e in records(output, "event") if e["event"] == "checkpoint")
 
 
-def test_power_cut_at_every_write_fsync_and_rename_of_saving(
+def newest_whole(output: Path) -> int:
+    """The step of ``latest``, every file of which has been verified."""
+    newest = Checkpoints(output / "checkpoints").latest()
+    assert newest is not None
+    state = read_state(newest)
+    assert set(state.files) == {*list_files(newest)} - {"state.json"}
+    assert find_damage(newest, state.files, state.files) is None
+    return state.step
+
+
+def test_kill_at_every_write_fsync_rename_and_removal_of_saving(
     recipe: Path, trained: Path, tmp_path: Path
 ) -> None:
-    """A run saves at steps 4, 8, 12 and 13; the power fails at each call of the last two saves."""
-    start = tmp_path / "start"
-    run_job(recipe, Job(start, LOCAL, stop_at=9))
-    reference = records(trained, "train")
-    at, finished = 0, False
-    while not finished:
-        at += 1
-        output = tmp_path / "run"
-        shutil.rmtree(output, ignore_errors=True)
-        shutil.copytree(start, output)
-        with pytest.MonkeyPatch.context() as patch:
-            # The tracker's own rewrite comes first; faults there are faults before any save.
-            inject(patch, at)
-            try:
-                run_job(recipe, Job(output, LOCAL))
-                finished = True
-            except PowerCut:
-                newest = Checkpoints(output / "checkpoints").latest()
-                assert newest is not None
-                assert read_state(newest).step >= 8
-                read_weights(newest)
+    """A run saves at steps 4, 8, 12 and 13; it is copied at each moment of the last two saves.
+
+    Every tenth copy is gone on from, and ends as the run that nobody killed.
+    """
+    output, copies = tmp_path / "run", tmp_path / "copies"
+    run_job(recipe, Job(output, LOCAL, stop_at=9))
+    with Snapshots(output, copies).everywhere():
         run_job(recipe, Job(output, LOCAL))
-        assert records(output, "train") == reference
-        assert not list((output / "checkpoints").glob(".*writing"))
-    assert at > 20
+
+    taken = sorted(copies.iterdir())
+    kinds = {path.name[5:] for path in taken}
+    assert kinds >= {"half-write", "fsync", "before-rename", "after-rename", "removal"}
+    assert kinds >= {"half-torch-save", "half-weights"}
+    assert len(taken) > 60
+    found = [(newest_whole(copy), acknowledged(copy)) for copy in taken]
+    assert all(step >= told for step, told in found)
+    assert {step for step, _ in found} == {8, 12, 13}
+    for copy in taken[::10]:
+        run_job(recipe, Job(copy, LOCAL))
+        assert records(copy, "train") == records(trained, "train")
+        assert not list((copy / "checkpoints").glob(".*writing"))
+
+
+def test_what_a_name_promises_is_on_the_disk_before_the_name(recipe: Path, tmp_path: Path) -> None:
+    """A power cut keeps what was fsynced: files and folders first, then each name in its folder."""
+    output = tmp_path / "run"
+    snapshots = Snapshots(output, tmp_path / "copies")
+    with snapshots.everywhere():
+        run_job(recipe, Job(output, LOCAL, stop_at=4))
+
+    calls, writing = snapshots.calls, output / "checkpoints" / ".step-00000004.writing"
+    target = output / "checkpoints" / "step-00000004"
+    named = calls.index(("before-rename", target))
+    forced = {path for what, path in calls[:named] if what == "fsync"}
+    tree = {writing / path.relative_to(target) for path in target.rglob("*")} | {writing}
+    assert {path for path in tree if path.name != "state.json"} <= forced
+    assert any(path.name.startswith(".state.json.") for path in forced)
+    pointed = calls.index(("before-rename", output / "checkpoints" / "latest"))
+    assert ("fsync", output / "checkpoints") in calls[named:pointed]
+    assert ("fsync", output / "checkpoints") in calls[pointed:]
 
 
 def test_full_disk_while_saving_keeps_what_was_whole(recipe: Path, tmp_path: Path) -> None:
@@ -120,18 +128,68 @@ def test_finished_training_is_left_alone(recipe: Path, trained: Path) -> None:
     assert (trained / "metrics.jsonl").read_bytes() == before
 
 
+def flip(path: Path) -> None:
+    damaged = bytearray(path.read_bytes())
+    damaged[len(damaged) // 2] ^= 1
+    path.write_bytes(damaged)
+
+
 def test_damaged_weights_are_named(trained: Path, tmp_path: Path) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(trained, copy)
     newest = Checkpoints(copy / "checkpoints").latest()
     assert newest is not None
-    path = newest / "model.safetensors"
-    damaged = bytearray(path.read_bytes())
-    damaged[-5] ^= 1
-    path.write_bytes(damaged)
+    flip(newest / "model.safetensors")
 
     with pytest.raises(InputError, match=r"model\.safetensors: wrong checksum"):
         read_weights(newest)
+
+
+@pytest.mark.parametrize(
+    ("damage", "told"),
+    [
+        (flip, "damaged: wrong checksum"),
+        (lambda path: os.truncate(path, path.stat().st_size - 3), "damaged: [0-9,]+ bytes of the"),
+        (Path.unlink, "missing, though it was saved"),
+    ],
+    ids=["flipped", "truncated", "missing"],
+)
+def test_damage_to_any_file_is_named_with_the_way_back(
+    recipe: Path, trained: Path, tmp_path: Path, damage: Callable[[Path], None], told: str
+) -> None:
+    """Nothing is loaded; the command that is told goes back to the newest whole checkpoint."""
+    newest = "checkpoints/step-00000013"
+    for name in list_files(trained / newest):
+        copy = tmp_path / name.replace("/", "-")
+        shutil.copytree(trained, copy)
+        damage(copy / newest / name)
+        with pytest.raises(InputError) as caught:
+            run_job(recipe, Job(copy, (*LOCAL, "phases.1.steps=2")))
+
+        if name == "state.json":
+            assert "state.json" in str(caught.value)
+            continue
+        first, second = str(caught.value).splitlines()
+        assert re.search(rf"{newest}/{name}: {told}", first)
+        assert "whole is step-00000012; to go back to it: " in second
+
+    command = second.partition("to go back to it: ")[2]
+    subprocess.run(["sh", "-c", command], check=True)
+    run_job(recipe, Job(copy, LOCAL))
+    assert newest_whole(copy) == 13
+    assert records(copy, "train") == records(trained, "train")
+
+
+def test_way_back_passes_over_what_is_damaged_too(recipe: Path, tmp_path: Path) -> None:
+    output = tmp_path / "run"
+    run_job(recipe, Job(output, (*LOCAL, "train.keep_checkpoints=4")))
+    checkpoints = Checkpoints(output / "checkpoints")
+    for step in (8, 12, 13):
+        flip(checkpoints.path(step) / "local" / "state.pt")
+
+    assert "whole is step-00000004;" in checkpoints.way_back(checkpoints.path(13))
+    flip(checkpoints.path(4) / "config.yaml")
+    assert "none before it is whole" in checkpoints.way_back(checkpoints.path(13))
 
 
 def test_latest_that_names_nothing_says_so(trained: Path, tmp_path: Path) -> None:
@@ -165,7 +223,6 @@ def test_pickle_that_could_run_code_is_refused(tmp_path: Path) -> None:
         ("seed=4", "seed: 3 in the checkpoint, 4 now"),
         ("model.hidden_size=64", "model.hidden_size: 32 in the checkpoint, 64 now"),
         ("phases.0.batch_rows=32", "phases.0.batch_rows: 24 in the checkpoint, 32 now"),
-        ("train.engine=deepspeed", "train.engine"),
     ],
 )
 def test_frozen_keys_are_refused_on_resume(
@@ -227,3 +284,23 @@ def test_start_refuses_what_cannot_train(recipe: Path, tmp_path: Path) -> None:
         run("model.vocab_size=200")
     with pytest.raises(InputError, match="run the tokenizer stage"):
         run("tokenizer.name=other")
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("zero_optimization.round_robin_gradients=true", "corrupt on another number of ranks"),
+        ("zero_optimization.elastic_checkpoint=true", "one count of steps for all tensors"),
+        ("zero_optimization.load_from_fp32_weights=false", "weights rounded to the training's"),
+        ("zero_optimization.stage=2", "follows from zero_stage"),
+        ("checkpoint.writer.type=fast", "options.checkpoint follows from output"),
+        ("datastates_ckpt.enabled=true", "options.datastates_ckpt follows from output"),
+    ],
+)
+def test_options_that_spoil_checkpoints_are_refused(
+    recipe: Path, option: str, message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        decode_run(load(recipe, [f"deepspeed.options.{option}"]))
+    harmless = "deepspeed.options.zero_optimization.round_robin_gradients=false"
+    decode_run(load(recipe, [harmless]))

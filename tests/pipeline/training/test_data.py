@@ -19,7 +19,7 @@ from pipeline.training.start import open_data
 def test_three_micro_batches_over_two_ranks() -> None:
     def work(rank: int) -> list[tuple[int, int, bool]]:
         deal = Deal(
-            first_step=5, steps=2, batch_rows=24, micro_batch_rows=8, rank=rank, world_size=2
+            first_position=120, steps=2, batch_rows=24, micro_batch_rows=8, rank=rank, world_size=2
         )
         return [(item.positions.start, item.number, item.counts) for item in deal]
 
@@ -36,7 +36,7 @@ def test_every_position_is_dealt_once_and_work_is_equal(
     rounds = set()
     for rank in range(world_size):
         deal = Deal(
-            first_step=0,
+            first_position=0,
             steps=3,
             batch_rows=4 * micro_batches,
             micro_batch_rows=4,
@@ -56,7 +56,9 @@ def test_workers_and_ranks_change_nothing(recipe: Path, phase: int) -> None:
     """Past the end of the first epoch, too: the small corpus holds fewer rows than are read."""
     run = decode_run(load(recipe))
     source = open_data(run).phases[phase]
-    whole = Deal(first_step=3, steps=30, batch_rows=24, micro_batch_rows=8, rank=0, world_size=1)
+    whole = Deal(
+        first_position=72, steps=30, batch_rows=24, micro_batch_rows=8, rank=0, world_size=1
+    )
     assert source.open().num_rows < 33 * 24
     alone = list(load_batches(source, whole, workers=0, pin=False))
     worked = list(load_batches(source, whole, workers=2, pin=False))
@@ -75,7 +77,7 @@ def test_workers_and_ranks_change_nothing(recipe: Path, phase: int) -> None:
 
 def test_counts_are_of_real_targets_and_tokens(recipe: Path) -> None:
     source = open_data(decode_run(load(recipe))).phases[1]
-    deal = Deal(first_step=0, steps=1, batch_rows=16, micro_batch_rows=8, rank=0, world_size=1)
+    deal = Deal(first_position=0, steps=1, batch_rows=16, micro_batch_rows=8, rank=0, world_size=1)
     (batches,) = load_batches(source, deal, workers=0, pin=False)
     counts = count_targets(batches, ("masked_lm", "next_sentence"))
     rows = [batch.batch for batch in batches]

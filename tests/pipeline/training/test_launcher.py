@@ -19,6 +19,8 @@ from small_run import TOTAL_STEPS, records, weights
 
 from launchers.local import deepspeed_command, free_port
 from pipeline import train
+from pipeline.training.checkpoint import Checkpoints, read_state
+from pipeline.training.integrity import find_damage
 from pipeline.training.tracking import read_metrics
 
 SCRIPT = Path(train.__file__)
@@ -167,17 +169,33 @@ def test_run_killed_in_the_middle_ends_as_if_it_had_not_been(
     assert_same_run(output, undisturbed)
 
 
+def assert_acknowledged_saves_stand(output: Path) -> int:
+    """``latest`` is whole and no older than what the run told of; returns its step."""
+    told = [e["step"] for e in read_metrics(output) if e.get("event") == "checkpoint"]
+    newest = Checkpoints(output / "checkpoints").latest()
+    if newest is None:
+        assert not told
+        return 0
+    state = read_state(newest)
+    assert find_damage(newest, state.files, state.files) is None
+    assert state.step >= max(told, default=0)
+    return state.step
+
+
 @pytest.mark.slow
-def test_run_killed_ten_times_ends_as_if_it_had_not_been(
-    start: Start, undisturbed: Path, tmp_path: Path
-) -> None:
-    """Kills anywhere between the first process and the last step, and every third while saving."""
+def test_run_killed_25_times_ends_as_if_it_had_not_been(start: Start, tmp_path: Path) -> None:
+    """Kills anywhere between the first process and the last step, and every third while saving.
+
+    It saves after every step, and after each kill the newest checkpoint is read and compared.
+    """
     output, checkpoints = tmp_path / "run", tmp_path / "run" / "checkpoints"
-    every_step = "train.save_every=1"
+    settings = ("train.save_every=1", "phases.0.steps=60", "phases.1.steps=60")
+    undisturbed = start(tmp_path / "undisturbed", *settings)
+    assert undisturbed.wait() == 0, undisturbed.log
     chooser = random.Random(5)
-    cut_off = 0
-    for number in range(10):
-        launch = start(output, every_step)
+    cut_off, standing = 0, [0]
+    for number in range(25):
+        launch = start(output, *settings)
         if number % 3 == 0:
             launch.wait_for(lambda: any(checkpoints.glob(".step-*.writing")))
             time.sleep(chooser.uniform(0, 0.05))
@@ -189,12 +207,15 @@ def test_run_killed_ten_times_ends_as_if_it_had_not_been(
             time.sleep(chooser.uniform(0, 8))
         launch.kill()
         cut_off += any(checkpoints.glob(".step-*.writing"))
+        standing.append(assert_acknowledged_saves_stand(output))
+    assert standing == sorted(standing)
+    assert standing[-1] < 120
 
-    launch = start(output, every_step)
+    launch = start(output, *settings)
     assert launch.wait() == 0, launch.log
-    assert cut_off >= 2
+    assert cut_off >= 5
     assert not list(checkpoints.glob(".*writing"))
-    assert_same_run(output, undisturbed)
+    assert_same_run(output, tmp_path / "undisturbed")
 
 
 @pytest.mark.slow

@@ -1,0 +1,87 @@
+"""Copying checkpoints to an object store while training; what fails there never stops a run."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+from pipeline.training.checkpoint import STATE_VERSION, Checkpoints, State, read_state
+from pipeline.training.hosts import Agreed, Host, exchange
+from pipeline.training.integrity import FileRecord
+from pipeline.training.remote import RemoteCheckpoints
+
+
+class UploadError(Exception):
+    """An upload that did not succeed, as all ranks agree."""
+
+
+class Uploader:
+    """Uploads the checkpoints of one training: each host the files that none before it has.
+
+    After a failure the checkpoint stands on the disk as ever, and the next save uploads it first,
+    if it is still kept then.
+    """
+
+    def __init__(
+        self,
+        remote: RemoteCheckpoints,
+        checkpoints: Checkpoints,
+        host: Host,
+        *,
+        keep: int,
+        milestone_every: int | None,
+    ) -> None:
+        self._remote = remote
+        self._checkpoints = checkpoints
+        self._host = host
+        self._keep = keep
+        self._milestone_every = milestone_every
+
+    def upload(self, step: int) -> None:
+        """Upload a checkpoint just saved, after those before it that are not there yet. Collective.
+
+        Raises:
+            UploadError: on all ranks, what went wrong.
+        """
+        first = self._host.rank == 0
+        for number in self._attempt(lambda: self._pending(step) if first else None)[0]:
+            self._upload_one(number)
+        policy = self._keep, self._milestone_every
+        self._attempt(lambda: self._remote.prune(*policy) if first else None)
+
+    def _pending(self, step: int) -> list[int]:
+        self._remote.forget_from(step)
+        there = set(self._remote.steps())
+        return [s for s in self._checkpoints.steps() if s <= step and s not in there]
+
+    def _upload_one(self, step: int) -> None:
+        path, host = self._checkpoints.path(step), self._host
+        states: list[State | None] = self._attempt(lambda: read_state(path) if host.leads else None)
+        files: dict[str, FileRecord] = {}
+        parts: list[int] = []
+        own: list[str] = []
+        for rank, state in enumerate(states):
+            if state is None:
+                continue
+            if state.version < STATE_VERSION:
+                return  # it knows no digests of its files
+            new = {name: record for name, record in state.files.items() if name not in files}
+            own = list(new) if rank == host.rank else own
+            files |= new
+            parts += state.parts
+        self._attempt(lambda: self._remote.upload(step, path, own))
+        record = states[0]
+        assert record is not None
+        whole = dataclasses.replace(record, files=files, parts=tuple(sorted(parts)))
+        self._attempt(lambda: self._remote.complete(step, whole) if host.rank == 0 else None)
+
+    def _attempt(self, action: Callable[[], Any]) -> list[Any]:
+        """Do something on this rank; what came of it on all ranks."""
+        result = None
+        try:
+            with self._host.together():
+                result = action()
+        except Agreed as problems:
+            raise UploadError(str(problems)) from None
+        return exchange(result)

@@ -54,7 +54,7 @@ def run_all(run: Run, train: Callable[[], None], *, overwrite: bool) -> Result:
 
 def finished_training(run: Run) -> Path | None:
     """The last checkpoint of this very configuration, if it stands after the last step."""
-    from pipeline.training.checkpoint import CHECKPOINTS, Checkpoints, read_state
+    from pipeline.training.checkpoints.checkpoint import CHECKPOINTS, Checkpoints, read_state
 
     newest = Checkpoints(run.output.directory / CHECKPOINTS).latest()
     if newest is None:
@@ -73,7 +73,7 @@ def evaluate_run(run: Run, checkpoint: Path | None, *, only_if_stale: bool = Fal
     """Score a checkpoint on every validation set, beside its baselines."""
     from pipeline.evaluation.checkpoints import newest
     from pipeline.evaluation.language_modeling import evaluate, read_evaluation
-    from pipeline.training.checkpoint import read_origin
+    from pipeline.training.checkpoints.checkpoint import read_origin
 
     standing = read_evaluation(run.output.directory) if only_if_stale else None
     if (
@@ -99,7 +99,7 @@ def export_run(run: Run, checkpoint: Path | None) -> Result:
     from pipeline.evaluation.checkpoints import load_model, newest
     from pipeline.huggingface.card import model_card
     from pipeline.huggingface.export import export_model
-    from pipeline.training.checkpoint import TOKENIZER
+    from pipeline.training.checkpoints.checkpoint import TOKENIZER
 
     checkpoint = checkpoint or newest(run)
     model = load_model(run, checkpoint).model
@@ -140,7 +140,7 @@ def import_folder(folder: Path, output: Path) -> Result:
     from configs.schema import to_plain
     from pipeline.huggingface.importing import import_model
     from pipeline.models import build_model
-    from pipeline.training.checkpoint import CONFIG_FILE, TOKENIZER, WEIGHTS_FILE
+    from pipeline.training.checkpoints.checkpoint import CONFIG_FILE, TOKENIZER, WEIGHTS_FILE
     from pipeline.weights import save_weights
     from preprocessing.storage import rename
 
@@ -174,7 +174,7 @@ def convert_run(run: Run, checkpoint: Path | None, output: Path | None) -> Resul
         InputError: there is no checkpoint, it is damaged, or something stands at the place.
     """
     from pipeline.evaluation.checkpoints import newest
-    from pipeline.training.convert import convert
+    from pipeline.training.checkpoints.convert import convert
 
     checkpoint = checkpoint or newest(run)
     target = convert(checkpoint, output or run.output.directory / "portable" / checkpoint.name)

@@ -19,7 +19,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from pipeline.charts import Chart, Series, line_chart, number
 from pipeline.evaluation.language_modeling import Evaluation, SetResult, read_evaluation
 from pipeline.settings import Run
-from pipeline.training.checkpoint import (
+from pipeline.training.checkpoints.checkpoint import (
     CHECKPOINTS,
     CONFIG_FILE,
     WEIGHTS_FILE,

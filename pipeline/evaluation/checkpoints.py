@@ -10,8 +10,13 @@ import torch
 from configs.schema import ConfigError
 from pipeline.objectives.task import PretrainingTask
 from pipeline.settings import Run
-from pipeline.training.checkpoint import CHECKPOINTS, Checkpoints, read_origin, read_weights
-from pipeline.training.initial import same_vocabulary
+from pipeline.training.checkpoints.checkpoint import (
+    CHECKPOINTS,
+    Checkpoints,
+    read_origin,
+    read_weights,
+)
+from pipeline.training.checkpoints.initial import same_vocabulary
 from pipeline.training.start import build_task
 from preprocessing.storage import InputError
 from preprocessing.vocabulary import TOKENIZER_FILE, Vocabulary

@@ -25,7 +25,7 @@ from pipeline.evaluation.checkpoints import load_model, newest, precision
 from pipeline.evaluation.fill import Sample, sample_sentences
 from pipeline.objectives.task import PretrainingTask
 from pipeline.settings import Run
-from pipeline.training.checkpoint import read_origin
+from pipeline.training.checkpoints.checkpoint import read_origin
 from pipeline.training.start import open_data
 from preprocessing.rows import Arrays
 from preprocessing.storage import InputError, write_json

@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from pipeline.settings import Run
-from pipeline.training.checkpoint import Origin, read_origin
+from pipeline.training.checkpoints.checkpoint import Origin, read_origin
 from preprocessing.storage import MANIFEST, InputError, Manifest
 
 EVALUATION_FILE = "evaluation.json"
@@ -22,8 +22,7 @@ def model_card(run: Run, checkpoint: Path) -> str:
     )
     shape = yaml.safe_dump(run.plain()["model"], sort_keys=False).strip()
     phases = "\n".join(
-        f"| {index} | {phase.examples} | {phase.steps} | {phase.batch_rows} | "
-        f"{phase.peak_rate:g} |"
+        f"| {index} | {phase.examples} | {phase.steps} | {phase.batch_rows} | {phase.peak_rate:g} |"
         for index, phase in enumerate(run.phases)
     )
     return f"""---

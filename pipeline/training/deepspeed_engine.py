@@ -3,7 +3,8 @@
 What was found by experiment with DeepSpeed 0.19.8, and is guarded here:
 
 - Its state loads at the stage and the number of ranks that wrote it only, or in a *universal* form
-  that does not move between stages 1 and 3: every move goes by :mod:`pipeline.training.states`.
+  that does not move between stages 1 and 3: every move goes by
+  :mod:`pipeline.training.checkpoints.states`.
 - Loading brings back the hyperparameters of the run that saved: this run's are put back.
 - On CPU it compiles an operator for inference, which leaves 66 MB in shared memory for every rank
   of every run, and behind whose build lock a killed process lets all later ones wait for ever:
@@ -30,11 +31,16 @@ from pipeline.optim import Lamb, restore_settings, settings_of
 from pipeline.optim.finite import FiniteOnly
 from pipeline.optim.zero_layout import find_partitions, whole
 from pipeline.training.agreement import Agreed, exchange
+from pipeline.training.checkpoints.pickles import check_pickles
+from pipeline.training.checkpoints.state_files import TAG, read_tensor_steps, write_names
+from pipeline.training.checkpoints.states import (
+    SavedState,
+    fill,
+    names_in_order,
+    restore_tensor_steps,
+)
 from pipeline.training.deepspeed_options import check_deepspeed_version
 from pipeline.training.engine import Statistics, StepOutcome, finite_or_nan
-from pipeline.training.pickles import check_pickles
-from pipeline.training.state_files import TAG, read_tensor_steps, write_names
-from pipeline.training.states import SavedState, fill, names_in_order, restore_tensor_steps
 from preprocessing.storage import InputError
 
 

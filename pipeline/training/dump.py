@@ -25,7 +25,7 @@ from pipeline.batch import Batch, Targets
 from pipeline.data import MicroBatch
 from pipeline.settings import Run
 from pipeline.training.agreement import exchange
-from pipeline.training.checkpoint import CONFIG_FILE, WEIGHTS_FILE
+from pipeline.training.checkpoints.checkpoint import CONFIG_FILE, WEIGHTS_FILE
 from pipeline.training.engine import Engine
 from pipeline.weights import save_weights
 from preprocessing.storage import InputError, rename, write_json, write_text

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from pipeline.batch import Batch
 from pipeline.objectives.task import PretrainingTask
-from pipeline.training.states import SavedState
+from pipeline.training.checkpoints.states import SavedState
 
 Statistics = Float[Tensor, "objectives 3"]
 """Per objective: summed loss, real targets, right ones."""

@@ -13,10 +13,15 @@ from pipeline.batch import Batch
 from pipeline.objectives.task import PretrainingTask
 from pipeline.optim.zero_layout import whole
 from pipeline.sections import Fp16Config
+from pipeline.training.checkpoints.state_files import LOCAL_FILE, read_tensor_steps, write_names
+from pipeline.training.checkpoints.states import (
+    SavedState,
+    fill,
+    names_in_order,
+    restore_tensor_steps,
+)
 from pipeline.training.engine import Statistics, StepOutcome, finite_or_nan
 from pipeline.training.loss_scale import LossScale
-from pipeline.training.state_files import LOCAL_FILE, read_tensor_steps, write_names
-from pipeline.training.states import SavedState, fill, names_in_order, restore_tensor_steps
 
 
 class LocalEngine:

@@ -23,11 +23,11 @@ from pipeline.optim import Lamb
 from pipeline.phases import Timeline
 from pipeline.settings import Run
 from pipeline.training.agreement import TrainingStopped, compare_progress
+from pipeline.training.checkpoints.saving import Saver
 from pipeline.training.dump import Failure, write_failure
 from pipeline.training.engine import Engine, StepOutcome
 from pipeline.training.guards import Guard, Spike
 from pipeline.training.progress import Progress
-from pipeline.training.saving import Saver
 from pipeline.training.skips import SetBack
 from pipeline.training.tracking import Tracker
 from preprocessing.draws import purpose_key

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from configs.schema import load
 from pipeline.objectives.task import PretrainingTask
 from pipeline.settings import decode_run
-from pipeline.training.checkpoint import CONFIG_FILE, WEIGHTS_FILE
+from pipeline.training.checkpoints.checkpoint import CONFIG_FILE, WEIGHTS_FILE
 from pipeline.training.dump import read_failure, read_micro_batches
 from pipeline.training.loop import dropout_seed
 from pipeline.training.start import build_task

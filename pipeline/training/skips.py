@@ -16,12 +16,12 @@ from pathlib import Path
 
 from pipeline.settings import Run
 from pipeline.training.agreement import exchange, together
-from pipeline.training.checkpoint import Checkpoints, State, read_state
+from pipeline.training.checkpoints.checkpoint import Checkpoints, State, read_state
+from pipeline.training.checkpoints.recovery import verify
+from pipeline.training.checkpoints.resume import restore
 from pipeline.training.engine import Engine
 from pipeline.training.guards import Spike
 from pipeline.training.hosts import Host
-from pipeline.training.recovery import verify
-from pipeline.training.resume import restore
 from preprocessing.storage import InputError, write_json
 
 SKIPS_FILE = "skips.json"

@@ -26,18 +26,18 @@ from pipeline.optim import build_optimizer, describe_groups
 from pipeline.optim.table import treatment_table
 from pipeline.settings import Run
 from pipeline.training.agreement import compare_ranks, digests_of, refuse, together, traits_of
-from pipeline.training.checkpoint import CHECKPOINTS, Checkpoints, State
+from pipeline.training.checkpoints.checkpoint import CHECKPOINTS, Checkpoints, State
+from pipeline.training.checkpoints.initial import Beginning, find_beginning, idle_patterns
+from pipeline.training.checkpoints.recovery import find_start
+from pipeline.training.checkpoints.remote import open_remote
+from pipeline.training.checkpoints.resume import check_resume, restore
+from pipeline.training.checkpoints.saving import Saver
 from pipeline.training.deepspeed_options import deepspeed_options
 from pipeline.training.engine import Engine
 from pipeline.training.guards import Guard
 from pipeline.training.hosts import find_host
-from pipeline.training.initial import Beginning, find_beginning, idle_patterns
 from pipeline.training.local_engine import LocalEngine
 from pipeline.training.loop import Trainer
-from pipeline.training.recovery import find_start
-from pipeline.training.remote import open_remote
-from pipeline.training.resume import check_resume, restore
-from pipeline.training.saving import Saver
 from pipeline.training.skips import SetBack, read_skips
 from pipeline.training.tracking import Tracker, environment, versions
 from preprocessing.draws import purpose_key

@@ -12,8 +12,8 @@ from unittest import mock
 
 import torch
 
-import pipeline.training.checkpoint as checkpoint
-import pipeline.training.integrity as integrity
+import pipeline.training.checkpoints.checkpoint as checkpoint
+import pipeline.training.checkpoints.integrity as integrity
 import preprocessing.storage as storage
 
 

@@ -17,9 +17,9 @@ from snapshots import Snapshots
 
 from configs.schema import ConfigError, load
 from pipeline.settings import decode_run
-from pipeline.training.checkpoint import Checkpoints, read_state, read_weights
-from pipeline.training.integrity import find_damage, list_files
-from pipeline.training.pickles import check_pickles
+from pipeline.training.checkpoints.checkpoint import Checkpoints, read_state, read_weights
+from pipeline.training.checkpoints.integrity import find_damage, list_files
+from pipeline.training.checkpoints.pickles import check_pickles
 from pipeline.training.start import start_training
 from preprocessing.storage import InputError
 

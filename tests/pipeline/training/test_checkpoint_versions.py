@@ -17,7 +17,12 @@ from small_run import Job, records, run_job, run_jobs
 from configs.schema import load
 from pipeline.evaluation.language_modeling import evaluate
 from pipeline.settings import decode_run
-from pipeline.training.checkpoint import Checkpoints, read_origin, read_state, read_weights
+from pipeline.training.checkpoints.checkpoint import (
+    Checkpoints,
+    read_origin,
+    read_state,
+    read_weights,
+)
 from preprocessing.storage import InputError
 
 FIXTURE = Path(__file__).parents[2] / "fixtures" / "checkpoint_version_1"

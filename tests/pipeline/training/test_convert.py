@@ -13,11 +13,11 @@ from safetensors.torch import load_file
 from small_run import Job, largest_difference, records, run_jobs, weights
 
 from pipeline.cli import main
-from pipeline.training import convert as conversion
-from pipeline.training.checkpoint import read_state
-from pipeline.training.convert import convert
-from pipeline.training.integrity import list_files, seal
-from pipeline.training.state_files import open_state
+from pipeline.training.checkpoints import convert as conversion
+from pipeline.training.checkpoints.checkpoint import read_state
+from pipeline.training.checkpoints.convert import convert
+from pipeline.training.checkpoints.integrity import list_files, seal
+from pipeline.training.checkpoints.state_files import open_state
 from preprocessing.storage import InputError
 
 STAGES = (0, 1, 2, 3)

@@ -12,7 +12,7 @@ from small_run import records
 
 from launchers.local import deepspeed_command
 from pipeline import train
-from pipeline.training.checkpoint import Checkpoints
+from pipeline.training.checkpoints.checkpoint import Checkpoints
 
 pytestmark = pytest.mark.slow
 SHORT = ("train.evaluate_every=100", "train.save_every=2")

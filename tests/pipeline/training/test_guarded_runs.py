@@ -17,7 +17,7 @@ from pipeline.phases import Timeline
 from pipeline.settings import decode_run
 from pipeline.training import start
 from pipeline.training.agreement import Agreed, TrainingStopped
-from pipeline.training.checkpoint import Checkpoints, read_state
+from pipeline.training.checkpoints.checkpoint import Checkpoints, read_state
 from pipeline.training.start import leave_process_group
 
 LOCAL = ("train.engine=local", "phases.1.steps=4", "train.evaluate_every=100")

@@ -18,8 +18,8 @@ from pipeline.batch import IGNORED
 from pipeline.commands import evaluate_run, export_run, import_folder
 from pipeline.data import Deal, load
 from pipeline.settings import Run, decode_run
+from pipeline.training.checkpoints.initial import Beginning, find_beginning, idle_patterns, resolve
 from pipeline.training.hosts import Host
-from pipeline.training.initial import Beginning, find_beginning, idle_patterns, resolve
 from pipeline.training.start import open_data
 from preprocessing.storage import InputError
 

@@ -19,8 +19,8 @@ from small_run import TOTAL_STEPS, records, weights
 
 from launchers.local import deepspeed_command, free_port
 from pipeline import train
-from pipeline.training.checkpoint import Checkpoints, read_state
-from pipeline.training.integrity import find_damage
+from pipeline.training.checkpoints.checkpoint import Checkpoints, read_state
+from pipeline.training.checkpoints.integrity import find_damage
 from pipeline.training.tracking import read_metrics
 
 SCRIPT = Path(train.__file__)

@@ -15,10 +15,10 @@ from moto.server import ThreadedMotoServer
 from small_run import Job, records, run_job
 
 from configs.schema import ConfigError
-from pipeline.training import remote as remote_module
-from pipeline.training.checkpoint import Checkpoints, read_state
-from pipeline.training.integrity import find_damage
-from pipeline.training.remote import COMPLETE, RemoteCheckpoints
+from pipeline.training.checkpoints import remote as remote_module
+from pipeline.training.checkpoints.checkpoint import Checkpoints, read_state
+from pipeline.training.checkpoints.integrity import find_damage
+from pipeline.training.checkpoints.remote import COMPLETE, RemoteCheckpoints
 from preprocessing.storage import InputError
 
 SHORT = ("train.engine=local", "phases.0.steps=8", "phases.1.steps=1", "train.save_every=2")

@@ -8,8 +8,8 @@ import pytest
 
 from configs.schema import ConfigError, load
 from pipeline.settings import Run, decode_run
-from pipeline.training.checkpoint import State
-from pipeline.training.resume import check_resume
+from pipeline.training.checkpoints.checkpoint import State
+from pipeline.training.checkpoints.resume import check_resume
 
 DATA = {"0": "a", "1": "b"}
 

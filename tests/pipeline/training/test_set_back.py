@@ -6,7 +6,7 @@ from pathlib import Path
 
 from small_run import Job, records, run_job
 
-from pipeline.training.checkpoint import Checkpoints, read_weights
+from pipeline.training.checkpoints.checkpoint import Checkpoints, read_weights
 
 LOCAL = ("train.engine=local", "phases.1.steps=1", "train.keep_checkpoints=3")
 

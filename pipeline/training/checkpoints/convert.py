@@ -10,7 +10,7 @@ import dataclasses
 import shutil
 from pathlib import Path
 
-from pipeline.training.checkpoint import (
+from pipeline.training.checkpoints.checkpoint import (
     CONFIG_FILE,
     STATE_FILE,
     TOKENIZER,
@@ -18,8 +18,8 @@ from pipeline.training.checkpoint import (
     read_state,
     to_record,
 )
-from pipeline.training.integrity import find_damage, force, list_files, seal
-from pipeline.training.state_files import PORTABLE, open_state, write_portable
+from pipeline.training.checkpoints.integrity import find_damage, force, list_files, seal
+from pipeline.training.checkpoints.state_files import PORTABLE, open_state, write_portable
 from preprocessing.storage import InputError, rename, write_json
 
 

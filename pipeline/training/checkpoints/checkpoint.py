@@ -29,7 +29,7 @@ import yaml
 
 from configs.schema import digest, load
 from pipeline.settings import Run, decode_run
-from pipeline.training.integrity import FileRecord, find_damage, force
+from pipeline.training.checkpoints.integrity import FileRecord, find_damage, force
 from pipeline.weights import save_weights
 from preprocessing.storage import (
     InputError,

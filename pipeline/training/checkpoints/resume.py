@@ -12,9 +12,9 @@ from pathlib import Path
 
 from configs.schema import ConfigError, ResumeClass
 from pipeline.settings import Run
-from pipeline.training.checkpoint import State
+from pipeline.training.checkpoints.checkpoint import State
+from pipeline.training.checkpoints.state_files import open_state
 from pipeline.training.engine import Engine
-from pipeline.training.state_files import open_state
 from preprocessing.storage import InputError
 
 _OPTIONS = "deepspeed.options"

@@ -22,7 +22,7 @@ from configs.schema import ConfigError
 from pipeline.models import build_model
 from pipeline.sections import InitFromConfig
 from pipeline.settings import Run
-from pipeline.training.checkpoint import (
+from pipeline.training.checkpoints.checkpoint import (
     CHECKPOINTS,
     LATEST,
     STATE_FILE,
@@ -34,10 +34,10 @@ from pipeline.training.checkpoint import (
     read_state,
     read_weights,
 )
+from pipeline.training.checkpoints.integrity import find_damage
+from pipeline.training.checkpoints.pickles import check_pickle
+from pipeline.training.checkpoints.states import SavedState
 from pipeline.training.hosts import Host
-from pipeline.training.integrity import find_damage
-from pipeline.training.pickles import check_pickle
-from pipeline.training.states import SavedState
 from preprocessing.storage import InputError
 from preprocessing.vocabulary import TOKENIZER_FILE, Vocabulary
 

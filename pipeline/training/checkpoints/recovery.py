@@ -6,11 +6,11 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.training.checkpoint import Checkpoints, State, read_state
+from pipeline.training.checkpoints.checkpoint import Checkpoints, State, read_state
+from pipeline.training.checkpoints.integrity import find_damage
+from pipeline.training.checkpoints.pickles import check_pickle
+from pipeline.training.checkpoints.remote import RemoteCheckpoints
 from pipeline.training.hosts import Agreed, Host, exchange, refuse
-from pipeline.training.integrity import find_damage
-from pipeline.training.pickles import check_pickle
-from pipeline.training.remote import RemoteCheckpoints
 from preprocessing.storage import InputError
 
 

@@ -24,9 +24,9 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from pipeline.training.checkpoint import WEIGHTS_FILE, State
-from pipeline.training.pickles import SAFE_GLOBALS
-from pipeline.training.states import Count, Pieces, SavedState, tensor_steps
+from pipeline.training.checkpoints.checkpoint import WEIGHTS_FILE, State
+from pipeline.training.checkpoints.pickles import SAFE_GLOBALS
+from pipeline.training.checkpoints.states import Count, Pieces, SavedState, tensor_steps
 from pipeline.weights import save_weights
 from preprocessing.storage import InputError, write_json
 

@@ -13,13 +13,13 @@ from typing import Any
 from pipeline.data import Data
 from pipeline.phases import Timeline
 from pipeline.settings import Run
-from pipeline.training.checkpoint import WEIGHTS_FILE, Checkpoints, State
+from pipeline.training.checkpoints.checkpoint import WEIGHTS_FILE, Checkpoints, State
+from pipeline.training.checkpoints.integrity import FileRecord, list_files, seal
+from pipeline.training.checkpoints.remote import RemoteCheckpoints
+from pipeline.training.checkpoints.uploading import Uploader, UploadError
 from pipeline.training.engine import Engine
 from pipeline.training.hosts import Agreed, Host, exchange
-from pipeline.training.integrity import FileRecord, list_files, seal
-from pipeline.training.remote import RemoteCheckpoints
 from pipeline.training.tracking import Tracker
-from pipeline.training.uploading import Uploader, UploadError
 
 
 class Saver:

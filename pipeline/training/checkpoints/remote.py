@@ -22,7 +22,7 @@ from typing import TypeVar
 import fsspec
 
 from configs.schema import ConfigError
-from pipeline.training.checkpoint import (
+from pipeline.training.checkpoints.checkpoint import (
     LATEST,
     STATE_FILE,
     Checkpoints,
@@ -31,7 +31,7 @@ from pipeline.training.checkpoint import (
     superseded,
     to_record,
 )
-from pipeline.training.integrity import find_damage, force
+from pipeline.training.checkpoints.integrity import find_damage, force
 from preprocessing.storage import InputError
 
 COMPLETE = "COMPLETE.json"

@@ -1,0 +1,1 @@
+"""Checkpoints: written whole, verified, moved between engines, hosts and object stores."""

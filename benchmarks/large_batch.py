@@ -249,7 +249,7 @@ def table(measurement: Measurement, found: dict[str, Findings]) -> str:
     for title, form in (("rule", "ruled"), ("search", "searched")):
         curves = [getattr(findings, form) for findings in found.values()]
         for batch in curves[0]:
-            cells = [f"{rate:.2g} | {_told(loss)}" for rate, loss in (c[batch] for c in curves)]
+            cells = [f"{rate:.3g} | {_told(loss)}" for rate, loss in (c[batch] for c in curves)]
             lines.append(
                 f"| {title} | {batch} | {measurement.steps(batch)} | " + " | ".join(cells) + " |"
             )
@@ -262,7 +262,7 @@ def table(measurement: Measurement, found: dict[str, Findings]) -> str:
                 if (trial.optimizer, trial.batch) == (name, batch)
             )
             if len(tried) > 1:
-                told = ", ".join(f"{rate:.2g}: {loss}" for rate, loss in tried)
+                told = ", ".join(f"{rate:.3g}: {loss}" for rate, loss in tried)
                 lines.append(f"{TITLES[name]} at {batch}, loss by rate: {told}")
     return "\n".join(lines)
 

@@ -3,12 +3,12 @@
 A :class:`BlockTable` cuts the memory into *rows* of ``BLOCK`` elements and knows the tensor of
 every row. What a rule needs to know of a tensor, a scalar each, is spread over its rows, and what
 it finds in a row is added up by tensor. A row in which tensors meet, or padding begins, is taken
-apart: its elements are copied out and treated as rows of one element.
+apart: its tensors' elements are copied out as *crumbs*, short rows and single elements.
 
     memory   | query ...                 key ...           |pad|
     rows     |     0     |     1     |     2     |     3     |     BLOCK elements each
     tensor   |   query   |     -     |    key    |     -     |
-    crumbs   elements of rows 1 and 3 that belong to a tensor, one by one
+    crumbs   the end of query and the beginning of key from row 1, the end of key from row 3
 
 A rule is a function of whole rows, written down once. Large tables run it compiled, as one pass
 over the memory; small ones run it as it stands, and so start at once.
@@ -19,6 +19,7 @@ from __future__ import annotations
 import functools
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 import torch
@@ -31,6 +32,9 @@ logger = logging.getLogger(__name__)
 
 BLOCK = 1024
 """Elements in a row. Its sums are those of fp32; sums over rows are fp64."""
+
+CRUMB = 32
+"""Elements in a short row; what is left of a tensor then is rows of one element."""
 
 ALL_CRUMBS = 64 * BLOCK
 """Flat tensors below this size have no rows: calls would cost more than elements."""
@@ -48,6 +52,43 @@ Rule: TypeAlias = Callable[..., Any]
 
 Flats: TypeAlias = Sequence[Float[Tensor, " elements"]]
 """The quantities of one partition: weights, moments, gradients."""
+
+
+@dataclass(frozen=True)
+class _Crumbs:
+    """Rows of one width that are copied out.
+
+    Attributes:
+        width: elements in a row.
+        partitions: those that have any, by number.
+        places: where their elements lie; a slice where they are the whole memory.
+        counts: rows.
+    """
+
+    width: int
+    partitions: list[int] = field(default_factory=list)
+    places: list[Tensor | slice] = field(default_factory=list)
+    counts: list[int] = field(default_factory=list)
+
+    def copy(self, quantities: Sequence[Flats]) -> list[Tensor]:
+        """Every quantity of all partitions together, ``[crumbs, width]``."""
+        flats = [quantities[number] for number in self.partitions]
+        if not flats:
+            return [flat.new_empty(0, self.width) for flat in quantities[0]]
+        return [
+            torch.cat(
+                [flat[places] for flat, places in zip(column, self.places, strict=True)]
+            ).view(-1, self.width)
+            for column in zip(*flats, strict=True)
+        ]
+
+    def put_back(self, crumbs: Sequence[Tensor], quantities: Sequence[Flats]) -> None:
+        """Copy the first quantities to their places."""
+        lengths = [count * self.width for count in self.counts]
+        for number, values in enumerate(crumbs):
+            pieces = torch.split(values.view(-1), lengths)
+            for partition, places, piece in zip(self.partitions, self.places, pieces, strict=True):
+                quantities[partition][number][places] = piece
 
 
 class BlockTable:
@@ -73,20 +114,23 @@ class BlockTable:
             )
         ((device, self._dtype),) = kinds
         self.names = [name for partition in partitions for name in partition.names]
+        self.crumbs = [_Crumbs(width) for width in (CRUMB, 1)]
         self._num_rows: list[int] = []
-        self._num_crumbs: list[int] = []
-        self._places: list[Tensor | slice] = []
-        owners_of_rows, owners_of_crumbs, first = [], [], 0
-        for partition in partitions:
-            rows, places, crumbs = _cut(partition, first, nobody=len(self.names))
-            owners_of_rows.append(rows)
-            owners_of_crumbs.append(crumbs)
+        owners: list[list[Tensor]] = [[], [], []]
+        first = 0
+        for number, partition in enumerate(partitions):
+            rows, rest = _cut(partition, first, nobody=len(self.names))
             self._num_rows.append(len(rows))
-            self._num_crumbs.append(len(crumbs))
-            in_order = len(crumbs) == partition.flat.numel()
-            self._places.append(slice(None) if in_order else places.to(device))
+            owners[0].append(rows)
+            for crumbs, (places, tensors), known in zip(self.crumbs, rest, owners[1:], strict=True):
+                if len(tensors):
+                    everything = len(places) == partition.flat.numel()
+                    crumbs.partitions.append(number)
+                    crumbs.places.append(slice(None) if everything else places.to(device))
+                    crumbs.counts.append(len(tensors))
+                    known.append(tensors)
             first += len(partition.names)
-        self._owners = torch.cat([*owners_of_rows, *owners_of_crumbs]).to(device)
+        self._owners = torch.cat([part for kind in owners for part in kind]).to(device)
         self.large = sum(self._num_rows) * BLOCK >= COMPILED
 
     def rows(self, quantities: Sequence[Flats]) -> list[list[Float[Tensor, "rows block"]]]:
@@ -97,31 +141,13 @@ class BlockTable:
             if num_rows
         ]
 
-    def crumbs(self, quantities: Sequence[Flats]) -> list[Float[Tensor, "crumbs 1"]]:
-        """Copies, of all partitions together."""
-        return [
-            torch.cat([flat[places] for flat, places in zip(flats, self._places, strict=True)])[
-                :, None
-            ]
-            for flats in zip(*quantities, strict=True)
-        ]
-
-    def put_back(
-        self, crumbs: Sequence[Float[Tensor, "crumbs 1"]], quantities: Sequence[Flats]
-    ) -> None:
-        """Copy crumbs to their places."""
-        for values, flats in zip(crumbs, zip(*quantities, strict=True), strict=True):
-            pieces = torch.split(values[:, 0], self._num_crumbs)
-            for flat, places, piece in zip(flats, self._places, pieces, strict=True):
-                flat[places] = piece
-
     def spread(self, scalars: Float[Tensor, "tensors columns"]) -> list[Tensor]:
-        """Scalars by row, for every partition that has rows, then for the crumbs.
+        """Scalars by row, for every partition that has rows, then for the kinds of crumbs.
 
         Rows that are no tensor's as a whole have zeros.
         """
         by_tensor = torch.nn.functional.pad(scalars, (0, 0, 0, 1)).to(self._dtype)
-        lengths = [*filter(None, self._num_rows), sum(self._num_crumbs)]
+        lengths = [*filter(None, self._num_rows), *(sum(kind.counts) for kind in self.crumbs)]
         return list(torch.split(by_tensor[self._owners], lengths))
 
     def add_up(self, by_row: Float[Tensor, "rows sums"]) -> Float[Tensor, "tensors sums"]:
@@ -140,7 +166,8 @@ class Blocks:
 
     def __init__(self, table: BlockTable, quantities: Sequence[Flats]) -> None:
         self._table, self._quantities = table, quantities
-        self._rows, self._crumbs = table.rows(quantities), table.crumbs(quantities)
+        self._rows = table.rows(quantities)
+        self._crumbs = [kind.copy(quantities) for kind in table.crumbs]
 
     def sums(
         self, rule: Rule, scalars: Float[Tensor, "tensors columns"]
@@ -156,20 +183,24 @@ class Blocks:
         It must leave alone the rows whose scalars are all zero.
         """
         self._run(rule, scalars)
-        stored = [flats[:changed] for flats in self._quantities]
-        self._table.put_back(self._crumbs[:changed], stored)
+        for kind, crumbs in zip(self._table.crumbs, self._crumbs, strict=True):
+            kind.put_back(crumbs[:changed], self._quantities)
 
     def _run(self, rule: Rule, scalars: Tensor) -> list[Any]:
         run = compiled(rule) if self._table.large else in_pieces(rule)
-        *by_partition, of_crumbs = self._table.spread(scalars)
-        found = [run(*rows, own) for rows, own in zip(self._rows, by_partition, strict=True)]
-        return [*found, in_pieces(rule)(*self._crumbs, of_crumbs)]
+        spread = self._table.spread(scalars)
+        by_row = zip(self._rows, spread[: len(self._rows)], strict=True)
+        by_crumb = zip(self._crumbs, spread[len(self._rows) :], strict=True)
+        return [
+            *(run(*rows, own) for rows, own in by_row),
+            *(in_pieces(rule)(*crumbs, own) for crumbs, own in by_crumb),
+        ]
 
 
 def _cut(
     partition: Partition, first: int, *, nobody: int
-) -> tuple[Int[Tensor, " rows"], Int[Tensor, " crumbs"], Int[Tensor, " crumbs"]]:
-    """The tensors of rows; the places of crumbs, ascending, and their tensors.
+) -> tuple[Tensor, list[tuple[Int[Tensor, " elements"], Int[Tensor, " crumbs"]]]]:
+    """The tensors of rows; then for either kind of crumbs their elements' places, and tensors.
 
     Args:
         partition: whose flat tensor is cut.
@@ -178,16 +209,18 @@ def _cut(
     """
     numel = partition.flat.numel()
     rows = torch.full((numel // BLOCK if numel >= ALL_CRUMBS else 0,), nobody)
-    places, crumbs = [torch.arange(0)], [torch.arange(0)]
+    places, tensors = [[torch.arange(0)], [torch.arange(0)]], [[torch.arange(0)], [torch.arange(0)]]
     for fragment in partition.fragments:
         start, stop = fragment.start, fragment.start + fragment.length
         begin, end = -(-start // BLOCK), min(stop // BLOCK, len(rows))
         rows[begin:end] = first + fragment.tensor
         edges = (start, begin * BLOCK, end * BLOCK, stop) if begin < end else (start, stop)
         for left, right in zip(edges[::2], edges[1::2], strict=True):
-            places.append(torch.arange(left, right))
-            crumbs.append(torch.full((right - left,), first + fragment.tensor))
-    return rows, torch.cat(places), torch.cat(crumbs)
+            middle = right - (right - left) % CRUMB
+            for kind, (a, b, width) in enumerate(((left, middle, CRUMB), (middle, right, 1))):
+                places[kind].append(torch.arange(a, b))
+                tensors[kind].append(torch.full(((b - a) // width,), first + fragment.tensor))
+    return rows, [(torch.cat(p), torch.cat(t)) for p, t in zip(places, tensors, strict=True)]
 
 
 @functools.cache
@@ -216,9 +249,13 @@ def compiled(rule: Rule) -> Rule:
         try:
             return fast(*operands)  # type: ignore[no-any-return]
         except torch._dynamo.exc.TorchDynamoException as error:
-            reason = str(error).strip().split("\n")[0]
-            logger.warning("the optimizer runs uncompiled, 2 to 3 times as long: %s", reason)
+            _say_uncompiled(" ".join(str(error).split("\n")[:2]))
             fast = in_pieces(rule)
             return fast(*operands)  # type: ignore[no-any-return]
 
     return run
+
+
+@functools.cache
+def _say_uncompiled(reason: str) -> None:
+    logger.warning("the optimizer runs uncompiled, 2 to 3 times as long: %s", reason)

@@ -261,6 +261,8 @@ class Run:
     def __init__(self, case: Case, directory: Path) -> None:
         self.case, self.directory = case, directory
         self.start()
+        if isinstance(self.optimizer, Lamb):
+            self.check_fragments()
         self.reference = ReferenceLamb(
             self.weights(), case.variant, skips_zeros=case.preset != "adamw"
         )
@@ -284,6 +286,19 @@ class Run:
         )
         if not self.case.naive:
             self.optimizer.bind(self.engine)
+
+    def check_fragments(self) -> None:
+        """They say where in a tensor they begin; a split tensor has some on three ranks."""
+        weights, held = self.weights(), 0
+        for partition in self.optimizer._partitions.values():
+            for fragment in partition.fragments:
+                name, stop = partition.names[fragment.tensor], fragment.offset + fragment.length
+                expected = weights[name].view(-1)[fragment.offset : stop]
+                assert torch.equal(partition.flat.detach().view(-1)[fragment.span], expected), name
+                held += name == "places.weight"
+        counts: list[Any] = [None] * dist.get_world_size()
+        dist.all_gather_object(counts, held)
+        assert sum(count > 0 for count in counts) >= (3 if self.case.split else 1), counts
 
     def trained(self) -> dict[str, nn.Parameter]:
         return {n: p for n, p in self.engine.module.named_parameters() if p.requires_grad}

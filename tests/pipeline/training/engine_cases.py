@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 
 import torch
 from small_run import RECIPE
+from spawned import spawn
 from torch import Tensor
 
 from configs.schema import load
@@ -156,20 +156,13 @@ def run_cases(root: Path, cases: Sequence[EngineCase], ranks: int) -> Mapping[st
     """All cases one after the other in the same ``ranks`` processes."""
     for case in cases:
         decode(root, case.overrides)  # what is wrong is said here, and not by a rank
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    place = root / f"outcomes-{port}.pt"
-    arguments = (ranks, port, root, tuple(cases), place)
-    torch.multiprocessing.spawn(_work, arguments, nprocs=ranks)
+    place = root / "outcomes.pt"
+    spawn(_work, ranks, root, tuple(cases), place)
     found: Mapping[str, dict[str, Any]] = torch.load(place)
     return found
 
 
-def _work(
-    rank: int, ranks: int, port: int, root: Path, cases: tuple[EngineCase, ...], place: Path
-) -> None:
-    prepare_rank(rank, ranks, port)
+def _work(rank: int, root: Path, cases: tuple[EngineCase, ...], place: Path) -> None:
     from deepspeed.accelerator.cpu_accelerator import CPU_Accelerator
 
     from pipeline.training import start
@@ -186,22 +179,3 @@ def _work(
             CPU_Accelerator.is_fp16_supported, start.check_device = supported, cuda
     if rank == 0:
         torch.save(outcomes, place)
-    torch.distributed.barrier()
-    start.leave_process_group()
-
-
-def prepare_rank(rank: int, ranks: int, port: int) -> None:
-    """The environment that a launcher gives a rank."""
-    os.environ.update(
-        {
-            "RANK": str(rank),
-            "LOCAL_RANK": str(rank),
-            "WORLD_SIZE": str(ranks),
-            "LOCAL_SIZE": str(ranks),
-            "MASTER_ADDR": "127.0.0.1",
-            "MASTER_PORT": str(port),
-            "DS_ACCELERATOR": "cpu",
-            "OMP_NUM_THREADS": "1",
-        }
-    )
-    torch.set_num_threads(1)

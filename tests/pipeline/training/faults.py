@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from typing import Any, Literal
 
 import torch
 from small_run import Job, run_job
+from spawned import spawn
 from torch import Tensor
 
 from pipeline.objectives.task import PretrainingTask
@@ -127,34 +127,10 @@ def run_faulty_jobs(
     recipe: Path, jobs: Sequence[tuple[Job, tuple[Fault, ...]]], ranks: int
 ) -> None:
     """Trainings one after the other in the same processes; rank r writes ``stopped.txt.r``."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    torch.multiprocessing.spawn(_work, (ranks, port, recipe, tuple(jobs)), nprocs=ranks)
+    spawn(_work, ranks, recipe, tuple(jobs))
 
 
-def _work(rank: int, ranks: int, port: int, recipe: Path, jobs: Any) -> None:
-    from pipeline.training.start import leave_process_group
-
-    become_rank(rank, ranks, port)
+def _work(rank: int, recipe: Path, jobs: Any) -> None:
     for job, faults in jobs:
         if reason := run_faulty(recipe, job, *faults):
             (job.output / f"{STOPPED}.{rank}").write_text(reason)
-    leave_process_group()
-
-
-def become_rank(rank: int, ranks: int, port: int) -> None:
-    """What a launcher sets, and one thread."""
-    os.environ.update(
-        {
-            "RANK": str(rank),
-            "LOCAL_RANK": str(rank),
-            "WORLD_SIZE": str(ranks),
-            "LOCAL_SIZE": str(ranks),
-            "MASTER_ADDR": "127.0.0.1",
-            "MASTER_PORT": str(port),
-            "DS_ACCELERATOR": "cpu",
-            "OMP_NUM_THREADS": "1",
-        }
-    )
-    torch.set_num_threads(1)

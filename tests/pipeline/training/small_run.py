@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors.torch import load_file
+from spawned import spawn
 from torch import Tensor
 
 RECIPE = """
@@ -131,31 +130,12 @@ class NaiveLamb(torch.optim.Optimizer):
 
 def run_jobs(recipe: Path, jobs: Sequence[Job], ranks: int) -> None:
     """Run trainings one after the other in the same ``ranks`` processes."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    torch.multiprocessing.spawn(_work, (ranks, port, recipe, tuple(jobs)), nprocs=ranks)
+    spawn(_work, ranks, recipe, tuple(jobs))
 
 
-def _work(rank: int, ranks: int, port: int, recipe: Path, jobs: tuple[Job, ...]) -> None:
-    from pipeline.training.start import leave_process_group
-
-    os.environ.update(
-        {
-            "RANK": str(rank),
-            "LOCAL_RANK": str(rank),
-            "WORLD_SIZE": str(ranks),
-            "LOCAL_SIZE": str(ranks),
-            "MASTER_ADDR": "127.0.0.1",
-            "MASTER_PORT": str(port),
-            "DS_ACCELERATOR": "cpu",
-            "OMP_NUM_THREADS": "1",
-        }
-    )
-    torch.set_num_threads(1)
+def _work(rank: int, recipe: Path, jobs: tuple[Job, ...]) -> None:
     for job in jobs:
         run_job(recipe, job)
-    leave_process_group()
 
 
 def run_job(recipe: Path, job: Job) -> None:

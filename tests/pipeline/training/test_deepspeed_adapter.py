@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import inspect
 import re
-import socket
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from engine_cases import decode, prepare_rank, train_step
+from engine_cases import decode, train_step
+from spawned import spawn
 
 from configs.schema import ConfigError
 from pipeline.training.deepspeed_options import SUPPORTED_DEEPSPEED, check_deepspeed_version
@@ -117,16 +117,12 @@ SAVED_BY_3: Mapping[str, str] = {
 def found(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Any]:
     """What one rank sees after a step of each kind."""
     root = tmp_path_factory.mktemp("adapter")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    torch.multiprocessing.spawn(_look, (port, root), nprocs=1)
+    spawn(_look, 1, root)
     looked: Mapping[str, Any] = torch.load(root / "found.pt")
     return looked
 
 
-def _look(rank: int, port: int, root: Path) -> None:
-    prepare_rank(rank, 1, port)
+def _look(rank: int, root: Path) -> None:
     from deepspeed.accelerator.cpu_accelerator import CPU_Accelerator
 
     from pipeline.optim.finite import guarding
@@ -166,7 +162,6 @@ def _look(rank: int, port: int, root: Path) -> None:
             "linear": torch.nn.functional.linear.__module__,
         }
     torch.save(looked, root / "found.pt")
-    start.leave_process_group()
 
 
 @pytest.mark.parametrize("name", SIGNATURES)

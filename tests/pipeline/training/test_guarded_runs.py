@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import socket
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import torch
-from faults import Fault, become_rank, run_faulty
+from faults import Fault, run_faulty
 from small_run import Job, records, weights
+from spawned import spawn
 
 from configs.schema import load
 from pipeline.phases import Timeline
@@ -18,7 +17,6 @@ from pipeline.settings import decode_run
 from pipeline.training import start
 from pipeline.training.agreement import Agreed, TrainingStopped
 from pipeline.training.checkpoints.checkpoint import Checkpoints, read_state
-from pipeline.training.start import leave_process_group
 
 LOCAL = ("train.engine=local", "phases.1.steps=4", "train.evaluate_every=100")
 SPIKE = "train.guards.spike={window: 4, patience: 2, rewinds: 1}"
@@ -155,10 +153,7 @@ def test_diverging_run_stops_at_the_same_step_after_a_resume(recipe: Path, tmp_p
 def pair(recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Everything that two ranks do in this file, in one start of processes."""
     root = tmp_path_factory.mktemp("pair")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    torch.multiprocessing.spawn(_work, (port, recipe, root), nprocs=2)
+    spawn(_work, 2, recipe, root)
     return root
 
 
@@ -206,11 +201,9 @@ def test_ranks_at_different_places_are_stopped(pair: Path) -> None:
     assert "rank 1 at step 2, learning rate 0.006" in told
 
 
-def _work(rank: int, port: int, recipe: Path, root: Path) -> None:
-    become_rank(rank, 2, port)
+def _work(rank: int, recipe: Path, root: Path) -> None:
     _train_as_a_pair(rank, recipe, root)
     _disagree(rank, recipe, root)
-    leave_process_group()
 
 
 def _train_as_a_pair(rank: int, recipe: Path, root: Path) -> None:

@@ -39,11 +39,12 @@ CRUMB = 32
 ALL_CRUMBS = 64 * BLOCK
 """Flat tensors below this size have no rows: calls would cost more than elements."""
 
-COMPILED = 16 * 1024 * BLOCK
-"""Tables from this size on (16M elements) are compiled. That takes 10 to 20 s where nothing is
-cached, and saves about 2 ns an element and step on a CPU: it has paid after some 500 steps."""
+COMPILED = 4 * 1024 * BLOCK
+"""Tables from this size on (4M elements) are compiled. That takes 10 to 15 s where nothing is
+cached, and saves 8 ns an element and step on a CPU: it has paid after 400 steps, or 15 of BERT's.
+Smaller ones start at once."""
 
-PIECE = 256 * BLOCK
+PIECE = 64 * BLOCK
 """Elements that a CPU works on at once where it does not run compiled: what its cache holds."""
 
 Rule: TypeAlias = Callable[..., Any]
@@ -258,4 +259,4 @@ def compiled(rule: Rule) -> Rule:
 
 @functools.cache
 def _say_uncompiled(reason: str) -> None:
-    logger.warning("the optimizer runs uncompiled, 2 to 3 times as long: %s", reason)
+    logger.warning("the optimizer runs uncompiled, about 7 times as long: %s", reason)

@@ -105,6 +105,17 @@ def discarded(wrapper: Any) -> bool:
     return bool(getattr(wrapper, "overflow", False))
 
 
+def forget(wrapper: Any) -> None:
+    """Let a wrapper that discarded a step drop its gradients; call it after each such step.
+
+    With CPU offload and fp32 sums of gradients, stages 1 and 2 of DeepSpeed 0.19 keep them and add
+    all later ones to them, so that every later step is discarded as well.
+    """
+    if hasattr(wrapper, "single_partition_of_fp32_groups"):
+        for number in wrapper.averaged_gradients:
+            wrapper.averaged_gradients[number] = None
+
+
 def is_phantom(groups: Iterable[dict[str, Any]], given: Container[Tensor]) -> bool:
     """Whether a step is that of DeepSpeed's constructors: at stage 0 in bf16 and fp16 they step
     on their own copies of the weights with gradients of zero, and would count it.

@@ -28,7 +28,7 @@ from pipeline.batch import Batch
 from pipeline.nn.model import PretrainingModel
 from pipeline.objectives.task import PretrainingTask
 from pipeline.optim import Lamb, restore_settings, settings_of
-from pipeline.optim.finite import FiniteOnly
+from pipeline.optim.finite import FiniteOnly, forget
 from pipeline.optim.zero_layout import find_partitions, whole
 from pipeline.training.agreement import Agreed, exchange
 from pipeline.training.checkpoints.pickles import check_pickles
@@ -115,6 +115,8 @@ class DeepSpeedEngine:
         norm = engine.get_global_grad_norm() if whole_norm is None else whole_norm
         norm = math.nan if norm is None else norm  # DeepSpeed may be told not to compute it
         applied = engine.was_step_applied() and getattr(self.optimizer, "applied", True)
+        if not applied:
+            forget(engine.optimizer)
         if not engine.fp16_enabled():
             return StepOutcome(float(norm), applied)
         scale = float(engine.optimizer.loss_scale)

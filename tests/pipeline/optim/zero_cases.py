@@ -18,6 +18,7 @@ from pairwise import pairwise_cover
 from torch import Tensor, nn
 
 from pipeline.optim import AdamWConfig, Lamb, LambConfig, OptimizerConfig, blocks, build_optimizer
+from pipeline.optim.finite import forget
 from pipeline.optim.variants import VARIANTS, Preset, Variant
 from pipeline.training.start import leave_process_group
 
@@ -68,12 +69,6 @@ class Case:
         flags = ("offload", "sub_groups", "tied", "shared", "single", "split", "reload")
         said += [flag for flag in (*flags, "zero_init", "naive") if getattr(self, flag)]
         return ", ".join([*said, self.path, *self.zero])
-
-    @property
-    def recovers(self) -> bool:
-        """Whether DeepSpeed trains on after a gradient that is no number: with offloading and
-        fp32 sums of bf16 gradients at stages 1 and 2, 0.19.8 discards all later steps as well."""
-        return not (self.offload and self.precision == "bf16, fp32 sums" and self.stage < 3)
 
     @property
     def optimizer(self) -> OptimizerConfig:
@@ -246,7 +241,7 @@ class Outcome:
         weights, ratios: the largest error, of a tensor after a step.
         unused_stayed: a head without gradient kept weights and moments, bit for bit.
         poison_discarded: so did everything where one rank had a gradient that is no number, the
-            optimizer said so, and the next step was right (see ``Case.recovers``).
+            optimizer said so, and the next step was right.
     """
 
     weights: float
@@ -389,9 +384,9 @@ class Run:
             self.step(poison=True)
             discarded = not self.optimizer.applied
             discarded &= all(map(torch.equal, before, self.everything()))
-            if self.case.recovers:
-                self.step()
-                discarded &= self.optimizer.applied
+            forget(self.engine.optimizer)
+            self.step()
+            discarded &= self.optimizer.applied
         self.engine.destroy()
         mine = Outcome(self.worst, self.worst_ratio, stayed, discarded)
         said: list[Any] = [None] * dist.get_world_size()

@@ -52,6 +52,7 @@ FLAT = {
     "parallel_partitioned_bit16_groups": "the buffer in the model's precision, cut by ranks",
     "bit16_groups": "the model's tensors, which are views of that buffer",
     "real_dp_process_group": "the ranks of a group",
+    "averaged_gradients": "gradients by group; dropped where a step was discarded",
 }
 WRAPPERS: Mapping[str, Mapping[str, str]] = {
     "stage 1": FLAT,

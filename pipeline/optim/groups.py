@@ -1,4 +1,4 @@
-"""Which tensors decay and adapt, and what DeepSpeed's checkpoints do to the groups that say so.
+"""Which tensors decay and adapt, and the groups that say so.
 
 Matrices decay; biases and the gains of norms, which have one axis, do not. What LAMB adapts follows
 from that and its preset. Rules of a recipe come before both, the first that matches a tensor's
@@ -119,14 +119,6 @@ def settings_of(optimizer: torch.optim.Optimizer) -> Settings:
 
 
 def restore_settings(optimizer: torch.optim.Optimizer, settings: Settings) -> None:
-    """Undo what loading a checkpoint may have done to the groups; call it after every load.
-
-    A universal checkpoint at stage 3 gives all groups the settings of the first, so that biases
-    decay, and all flat tensors one and the same ``step`` tensor, which is then counted up once for
-    each of them (DeepSpeed 0.19).
-    """
+    """Put this run's settings back after a checkpoint was loaded, which brings its own along."""
     for group, own in zip(optimizer.param_groups, settings, strict=True):
         group.update(own)
-    for state in optimizer.state.values():
-        if isinstance(state.get("step"), Tensor):
-            state["step"] = state["step"].clone()

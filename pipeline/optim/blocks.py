@@ -47,6 +47,11 @@ Smaller ones start at once."""
 PIECE = 64 * BLOCK
 """Elements that a CPU works on at once where it does not run compiled: what its cache holds."""
 
+_NOT_COMPILED = (
+    torch._dynamo.exc.TorchDynamoException,
+    torch._dynamo.exc.FailOnRecompileLimitHit,
+)
+
 Rule: TypeAlias = Callable[..., Any]
 """``rule(*quantities, scalars)`` of rows: quantities ``[rows, width]``, scalars
 ``[rows, columns]``. It returns ``[rows, sums]``, or changes quantities in place."""
@@ -154,6 +159,8 @@ class BlockTable:
     def add_up(self, by_row: Float[Tensor, "rows sums"]) -> Float[Tensor, "tensors sums"]:
         """By tensor, in fp64, what was found in rows and crumbs."""
         total = by_row.new_zeros(len(self.names) + 1, by_row.shape[1], dtype=torch.float64)
+        if total.is_cuda:  # where `index_add_` adds in no fixed order, and ranks would drift apart
+            return total.index_put_((self._owners,), by_row.double(), accumulate=True)[:-1]
         return total.index_add_(0, self._owners, by_row.double())[:-1]
 
 
@@ -249,7 +256,7 @@ def compiled(rule: Rule) -> Rule:
         nonlocal fast
         try:
             return fast(*operands)  # type: ignore[no-any-return]
-        except torch._dynamo.exc.TorchDynamoException as error:
+        except _NOT_COMPILED as error:
             _say_uncompiled(" ".join(str(error).split("\n")[:2]))
             fast = in_pieces(rule)
             return fast(*operands)  # type: ignore[no-any-return]

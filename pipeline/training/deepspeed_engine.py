@@ -43,6 +43,9 @@ from pipeline.training.deepspeed_options import check_deepspeed_version
 from pipeline.training.engine import Statistics, StepOutcome, finite_or_nan
 from preprocessing.storage import InputError
 
+_SCALER_SETTINGS = ("scale_window", "min_scale", "delayed_shift", "raise_error_at_min_scale")
+"""Of fp16's loss scaler: this run's, where the rest is the checkpoint's."""
+
 
 class DeepSpeedEngine:
     """A DeepSpeed engine at ZeRO stage 0, 1, 2 or 3.
@@ -81,6 +84,8 @@ class DeepSpeedEngine:
         self.device = self._engine.device
         self._rounds = 1
         self._accumulating = False
+        if self._engine.fp16_enabled():  # DeepSpeed is not to end the process at the lowest scale
+            self._engine.optimizer.loss_scaler.raise_error_at_min_scale = False
 
     def begin_phase(self, rounds: int) -> None:
         """Accumulate over ``rounds`` micro-batches a step from here on."""
@@ -110,6 +115,7 @@ class DeepSpeedEngine:
         for group in engine.optimizer.param_groups:
             group["lr"] = learning_rate
         whole_norm = self._refuse_infinite_norm() if self.stage == 0 else None
+        scale = float(engine.optimizer.loss_scale) if engine.fp16_enabled() else None
         engine.step()
         self._accumulating = False
         norm = engine.get_global_grad_norm() if whole_norm is None else whole_norm
@@ -117,9 +123,8 @@ class DeepSpeedEngine:
         applied = engine.was_step_applied() and getattr(self.optimizer, "applied", True)
         if not applied:
             forget(engine.optimizer)
-        if not engine.fp16_enabled():
+        if scale is None:
             return StepOutcome(float(norm), applied)
-        scale = float(engine.optimizer.loss_scale)
         falls = engine.dynamic_loss_scale() and scale > self._lowest_scale()
         return StepOutcome(float(norm), applied, scale, overflow=falls and not applied)
 
@@ -136,10 +141,7 @@ class DeepSpeedEngine:
         return norm
 
     def _lowest_scale(self) -> float:
-        """What fp16's loss scale does not fall below; DeepSpeed is not to end the process there."""
-        scaler: Any = getattr(self._engine.optimizer, "loss_scaler", None)
-        if hasattr(scaler, "raise_error_at_min_scale"):
-            scaler.raise_error_at_min_scale = False
+        """What fp16's loss scale does not fall below."""
         return float(self._engine.dynamic_loss_scale_args()["min_scale"])
 
     @torch.no_grad()
@@ -183,8 +185,23 @@ class DeepSpeedEngine:
 
     def save(self, directory: Path) -> None:
         """DeepSpeed's own state: each rank writes its part."""
-        engine = self._engine
-        engine.save_checkpoint(str(directory), tag=TAG, save_latest=False)
+        engine, failures = self._engine, list[Exception]()
+        write = engine.checkpoint_engine.save
+
+        def attempt(*what: Any, **how: Any) -> None:
+            """A rank that cannot write must still join the collectives that follow."""
+            try:
+                write(*what, **how)
+            except (OSError, RuntimeError) as error:  # torch tells a full disk so
+                failures.append(error)
+
+        engine.checkpoint_engine.save = attempt
+        try:
+            engine.save_checkpoint(str(directory), tag=TAG, save_latest=False)
+        finally:
+            engine.checkpoint_engine.save = write
+        if failures:
+            raise failures[0]
         if (engine.local_rank if engine.use_node_local_storage() else self.rank) == 0:
             write_names(directory, self._names, self.optimizer)
 
@@ -202,9 +219,17 @@ class DeepSpeedEngine:
                 problem = str(error)
         if problems := self.agree(problem):
             raise Agreed("\n".join(problems))
+        wrapper = self._engine.optimizer
+        clipping = getattr(wrapper, "clip_grad", None)
+        scaler = getattr(wrapper, "loss_scaler", None)
         path, _ = self._engine.load_checkpoint(str(directory), tag=TAG)
         if path is None:
             raise InputError(f"{directory}: DeepSpeed found no state to load here")
+        if clipping is not None:
+            wrapper.clip_grad = clipping
+        for key in _SCALER_SETTINGS:
+            if hasattr(scaler, key):
+                setattr(wrapper.loss_scaler, key, getattr(scaler, key))
         restore_settings(self.optimizer, self._settings)
         restore_tensor_steps(self.optimizer, read_tensor_steps(directory))
         self.barrier()

@@ -6,36 +6,11 @@ import contextlib
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TypeVar
 
-import torch
-
-from preprocessing.storage import InputError
+from pipeline.training.agreement import refuse
 
 Item = TypeVar("Item")
-
-
-class Agreed(InputError):
-    """A problem that all ranks raise alike, so that it is enough if one of them tells it."""
-
-
-def exchange(value: object) -> list[Any]:
-    """What each rank says, by rank, on all ranks; without a process group there is one."""
-    if not torch.distributed.is_initialized():
-        return [value]
-    said: list[Any] = [None] * torch.distributed.get_world_size()
-    torch.distributed.all_gather_object(said, value)
-    return said
-
-
-def refuse(problem: str | None) -> None:
-    """Stop all ranks where one of them has a problem.
-
-    Raises:
-        Agreed: on every rank, with the problems of all.
-    """
-    if problems := list(dict.fromkeys(said for said in exchange(problem) if said)):
-        raise Agreed("\n".join(problems))
 
 
 @dataclass(frozen=True)

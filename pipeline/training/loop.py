@@ -71,8 +71,8 @@ class Trainer:
         """Train as far as the batch stays and nothing is passed over; the step to go on from."""
         phase, stretch = self._timeline.place(step).phase, self._timeline.stretch(step)
         self._event(step, "phase", phase=phase, batch_rows=stretch.batch_rows)
+        started = time.perf_counter()
         for batches in self._batches(step):
-            started = time.perf_counter()
             measured = self._guarded_step(step, batches)
             step += 1
             if measured is not None:
@@ -80,6 +80,7 @@ class Trainer:
                 if (back_to := self._judge(step, measured)) is not None:
                     return back_to
             self._evaluate_and_save(step)
+            started = time.perf_counter()
         return step
 
     def _pass_over(self, step: int, end: int) -> int:
@@ -94,7 +95,7 @@ class Trainer:
         retries = self._run.train.guards.retries
         for attempt in range(1 + retries):
             measured = self.step(step, batches)
-            while measured.outcome.overflow:
+            while measured.overflowed:
                 measured = self.step(step, batches)
             if measured.outcome.applied:
                 if attempt:
@@ -287,6 +288,11 @@ class StepMeasures:
     counts: Tensor
     learning_rate: float
     outcome: StepOutcome
+
+    @property
+    def overflowed(self) -> bool:
+        """Whether a lower loss scale may help: not where the forward pass is to blame."""
+        return self.outcome.overflow and bool(self.statistics[:, 0].isfinite().all())
 
     @property
     def real_tokens(self) -> int:

@@ -71,6 +71,9 @@ def reproduce(folder: Path) -> Iterator[Finding]:
         InputError: it is no such folder.
     """
     failure = read_failure(folder)
+    held = {int(path.stem.removeprefix("rank-")) for path in folder.glob("rank-*.safetensors")}
+    if lacking := sorted(set(range(failure.world_size)) - held):
+        raise InputError(f"{folder}: the batches of ranks {lacking} lie on other hosts; copy them")
     run = decode_run(load(folder / CONFIG_FILE))
     task = build_task(run)
     task.model.load_state_dict(load_file(str(folder / WEIGHTS_FILE)), strict=False)
@@ -159,7 +162,7 @@ def _report(folder: Path) -> dict[str, Any]:
         )
     return {
         "micro_batches": [finding.number for finding in found],
-        "first": found[0].module or found[0].gradients[0],
+        "first": found[0].module or next(iter(found[0].gradients), "the loss"),
     }
 
 

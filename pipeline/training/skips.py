@@ -118,12 +118,12 @@ class SetBack:
         verify(target, state, self._checkpoints, self._host)
         recorded = (*self.skips.recorded, (state.step, spike.end))
         self.skips = Skips(self._run.train.skip, recorded)
-        if self._host.leads:
-            self._checkpoints.set_back(state.step)
-            write_json(self._run.output.directory / SKIPS_FILE, recorded)
-            for step in self._checkpoints.steps():
-                if self.skips.abandoned(step):
-                    self._checkpoints.remove(step)
-        engine.barrier()
+        with self._host.together():
+            if self._host.leads:
+                self._checkpoints.set_back(state.step)
+                write_json(self._run.output.directory / SKIPS_FILE, recorded)
+                for step in self._checkpoints.steps():
+                    if self.skips.abandoned(step):
+                        self._checkpoints.remove(step)
         restore(self._run, engine, target, state)
         return state

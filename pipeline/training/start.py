@@ -76,9 +76,10 @@ def start_training(run: Run) -> dict[str, object]:
     checkpoints = Checkpoints(run.output.directory / CHECKPOINTS)
     remote = open_remote(run.output.upload)
     with contextlib.ExitStack() as stack:
-        if host.leads:
-            stack.enter_context(exclusive(run.output.directory))
-            checkpoints.clear_unfinished()
+        with host.together():
+            if host.leads:
+                stack.enter_context(exclusive(run.output.directory))
+                checkpoints.clear_unfinished()
         found = find_start(checkpoints, remote, host)
         begun = together(lambda: find_beginning(run, host)) if found is None else None
         newest, state = found or (None, None)

@@ -106,7 +106,8 @@ class Checkpoints:
 
     def steps(self) -> list[int]:
         """The steps of all checkpoints that stand here, in order."""
-        return sorted(int(path.name[5:]) for path in self.directory.glob("step-*"))
+        names = (path.name for path in self.directory.glob("step-*"))
+        return sorted(int(name[5:]) for name in names if re.fullmatch(r"step-\d{8,}", name))
 
     def latest(self) -> Path | None:
         """The newest whole checkpoint, or None.
@@ -171,9 +172,13 @@ class Checkpoints:
         write_json(writing / STATE_FILE, to_record(state))
         for directory in [*filter(Path.is_dir, writing.rglob("*")), writing]:
             force(directory)
-        if target.exists():  # written before, by a run that was then set back
-            assert self.latest() != target
-            self.remove(step)
+        newest = self.latest()
+        if newest == target:  # to be fetched anew
+            self.forget_latest()
+        first = int(newest.name[5:]) + 1 if newest else step
+        for abandoned in self.steps():  # written before, by a run that was then set back
+            if abandoned == step or first <= abandoned < step:
+                self.remove(abandoned)
         rename(writing, target)
         self.set_back(step)
         return target

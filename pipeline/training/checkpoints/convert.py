@@ -13,6 +13,7 @@ from pathlib import Path
 from pipeline.training.checkpoints.checkpoint import (
     CONFIG_FILE,
     STATE_FILE,
+    STATE_VERSION,
     TOKENIZER,
     WEIGHTS_FILE,
     read_state,
@@ -44,7 +45,13 @@ def convert(checkpoint: Path, output: Path) -> Path:
     files = seal(writing, list_files(writing))
     # Of no number of ranks: there are no parts that one of them might lack.
     portable = dataclasses.replace(
-        state, engine=PORTABLE, world_size=0, zero_stage=None, parts=(), files=files
+        state,
+        version=STATE_VERSION,
+        engine=PORTABLE,
+        world_size=0,
+        zero_stage=None,
+        parts=(),
+        files=files,
     )
     write_json(writing / STATE_FILE, to_record(portable))
     for directory in (writing / PORTABLE, writing / TOKENIZER, writing):

@@ -6,11 +6,12 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipeline.training.agreement import Agreed, exchange, refuse
 from pipeline.training.checkpoints.checkpoint import Checkpoints, State, read_state
 from pipeline.training.checkpoints.integrity import find_damage
 from pipeline.training.checkpoints.pickles import check_pickle
 from pipeline.training.checkpoints.remote import RemoteCheckpoints
-from pipeline.training.hosts import Agreed, Host, exchange, refuse
+from pipeline.training.hosts import Host
 from preprocessing.storage import InputError
 
 
@@ -122,7 +123,6 @@ def _take(
     if step not in offer.usable:
         assert remote is not None
         print(f"fetching step {step} from {remote.url}", file=sys.stderr, flush=True)
-        checkpoints.forget_latest()
         remote.fetch(step, checkpoints)
     elif step != offer.newest:
         print(

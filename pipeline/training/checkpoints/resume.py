@@ -12,6 +12,7 @@ from pathlib import Path
 
 from configs.schema import ConfigError, ResumeClass
 from pipeline.settings import Run
+from pipeline.training.agreement import Agreed
 from pipeline.training.checkpoints.checkpoint import State
 from pipeline.training.checkpoints.state_files import open_state
 from pipeline.training.engine import Engine
@@ -73,7 +74,7 @@ def restore(run: Run, engine: Engine, checkpoint: Path, state: State) -> None:
     except InputError as error:
         problem = str(error)
     if problems := engine.agree(problem):
-        raise InputError("\n".join(problems))
+        raise Agreed("\n".join(problems))
     assert saved is not None
     engine.adopt(saved)
 

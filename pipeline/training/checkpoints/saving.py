@@ -13,12 +13,13 @@ from typing import Any
 from pipeline.data import Data
 from pipeline.phases import Timeline
 from pipeline.settings import Run
+from pipeline.training.agreement import Agreed, exchange
 from pipeline.training.checkpoints.checkpoint import WEIGHTS_FILE, Checkpoints, State
 from pipeline.training.checkpoints.integrity import FileRecord, list_files, seal
 from pipeline.training.checkpoints.remote import RemoteCheckpoints
 from pipeline.training.checkpoints.uploading import Uploader, UploadError
 from pipeline.training.engine import Engine
-from pipeline.training.hosts import Agreed, Host, exchange
+from pipeline.training.hosts import Host
 from pipeline.training.tracking import Tracker
 
 
@@ -95,6 +96,8 @@ class Saver:
                 state = self._state(step, digest, own)
                 state = dataclasses.replace(state, guards=guards or {}, skips=tuple(skips))
                 checkpoints.complete(step, state)
+        with host.together():  # not before every host has the new one
+            if host.leads:
                 settings = self._run.train
                 checkpoints.prune(settings.keep_checkpoints, settings.milestone_every)
         self._upload(step)

@@ -6,10 +6,11 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
+from pipeline.training.agreement import Agreed, exchange
 from pipeline.training.checkpoints.checkpoint import STATE_VERSION, Checkpoints, State, read_state
 from pipeline.training.checkpoints.integrity import FileRecord
 from pipeline.training.checkpoints.remote import RemoteCheckpoints
-from pipeline.training.hosts import Agreed, Host, exchange
+from pipeline.training.hosts import Host
 
 
 class UploadError(Exception):

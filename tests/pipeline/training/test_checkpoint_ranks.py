@@ -11,10 +11,10 @@ from small_run import Job, records, run_job, weights
 from snapshots import Snapshots
 from spawned import spawn
 
+from pipeline.training.agreement import Agreed
 from pipeline.training.checkpoints.checkpoint import Checkpoints, read_state
 from pipeline.training.checkpoints.integrity import find_damage, list_files
 from pipeline.training.checkpoints.recovery import Offer, choose_step
-from pipeline.training.hosts import Agreed
 from preprocessing.storage import InputError
 
 SHORT = ("phases.0.steps=8", "phases.1.steps=1")

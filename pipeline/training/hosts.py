@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from pipeline.training.agreement import refuse
+from pipeline.training.agreement import exchange, refuse
 
 Item = TypeVar("Item")
 

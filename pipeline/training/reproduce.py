@@ -31,6 +31,7 @@ from pipeline.training.dump import read_failure, read_micro_batches
 from pipeline.training.loop import dropout_seed
 from pipeline.training.start import build_task
 from preprocessing.console import FAILED, Ended, guarded
+from preprocessing.storage import InputError
 
 _LOWER = {"bf16": torch.bfloat16, "fp16": torch.float16}
 

@@ -121,6 +121,20 @@ def test_older_checkpoints_are_pruned_and_milestones_kept(recipe: Path, tmp_path
     assert kept == ["step-00000006", "step-00000012", "step-00000013"]
 
 
+def test_checkpoints_of_steps_that_were_undone_are_gone_with_the_next_save(
+    recipe: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "run"
+    run_job(recipe, Job(output, (*LOCAL, "train.save_every=4", "train.keep_checkpoints=9")))
+    checkpoints = Checkpoints(output / "checkpoints")
+    assert checkpoints.steps() == [4, 8, 12, 13]
+    shutil.copytree(checkpoints.path(4), output / "checkpoints" / "step-00000004.kept")
+    checkpoints.set_back(4)
+    run_job(recipe, Job(output, (*LOCAL, "train.save_every=100", "train.keep_checkpoints=9")))
+
+    assert checkpoints.steps() == [4, 13]
+
+
 def test_finished_training_is_left_alone(recipe: Path, trained: Path) -> None:
     before = (trained / "metrics.jsonl").read_bytes()
     run_job(recipe, Job(trained, LOCAL))

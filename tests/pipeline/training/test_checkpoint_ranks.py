@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from pathlib import Path
 
 import pytest
+import torch
 from small_run import Job, records, run_job, weights
 from snapshots import Snapshots
 from spawned import spawn
@@ -32,6 +34,7 @@ def root(recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def train_everything(rank: int, recipe: Path, root: Path) -> None:
     train_in_snapshots(rank, recipe, root)
     damage_one_part(rank, recipe, root)
+    fill_one_disk(rank, recipe, root)
     os.environ["LOCAL_RANK"] = "0"  # each rank as the first one of a host
     train_apart(rank, recipe, root)
 
@@ -72,6 +75,31 @@ def test_two_ranks_killed_at_any_moment_of_saving(root: Path) -> None:
         assert state.step >= max(told, default=0)
         assert state.parts == (0, 1)
         assert find_damage(newest, state.files, state.files) is None
+
+
+def fill_one_disk(rank: int, recipe: Path, root: Path) -> None:
+    """One rank cannot write its part of the second checkpoint; then there is room again."""
+    write = torch.save
+
+    def full(state: object, path: object, *rest: object, **how: object) -> None:
+        if rank == 1 and "step-00000008" in str(path):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write(state, path, *rest, **how)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch, "save", full)
+        with pytest.raises(Agreed, match=r"rank 1: .*No space left on device.*make room"):
+            run_job(recipe, Job(root / "full", SHORT))
+    newest = Checkpoints(root / "full" / "checkpoints").latest()
+    assert newest is not None
+    assert newest.name == "step-00000004"
+    run_job(recipe, Job(root / "full", SHORT))
+
+
+def test_rank_without_room_stops_all_and_costs_one_checkpoint(root: Path) -> None:
+    assert records(root / "full", "train") == records(root / "run", "train")
+    expected = weights(root / "run")
+    assert all(tensor.equal(expected[key]) for key, tensor in weights(root / "full").items())
 
 
 def train_apart(rank: int, recipe: Path, root: Path) -> None:

@@ -23,6 +23,7 @@ from pipeline.training.checkpoints.checkpoint import (
     read_state,
     read_weights,
 )
+from pipeline.training.checkpoints.convert import convert
 from preprocessing.storage import InputError
 
 FIXTURE = Path(__file__).parents[2] / "fixtures" / "checkpoint_version_1"
@@ -57,6 +58,13 @@ def test_version_1_is_gone_on_from_and_becomes_version_2(old: Path, engine: str)
     assert (read_state(newest).version, newest.name) == (2, "step-00000008")
     changes = [e["change"] for e in records(output, "event") if e["event"] == "change"]
     assert not changes
+
+
+def test_version_1_is_converted_and_becomes_version_2(old: Path, tmp_path: Path) -> None:
+    step_4 = old.parent / "deepspeed" / "checkpoints" / "step-00000004"
+    portable = read_state(convert(step_4, tmp_path / "portable"))
+
+    assert (portable.version, portable.engine, portable.step) == (2, "portable", 4)
 
 
 def test_weights_of_every_version_are_evaluated(old: Path) -> None:

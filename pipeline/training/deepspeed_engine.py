@@ -13,6 +13,7 @@ What was found by experiment with DeepSpeed 0.19.8, and is guarded here:
 
 from __future__ import annotations
 
+import copyreg
 import logging
 import math
 import os
@@ -22,6 +23,7 @@ from typing import Any
 
 import deepspeed
 import torch
+from deepspeed.runtime.zero.config import ZeroStageEnum
 from torch import Tensor
 
 from pipeline.batch import Batch
@@ -300,3 +302,10 @@ def _prepare() -> None:
     check_deepspeed_version(deepspeed.__version__)
     logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    # Python before 3.11.4 pickles members of enumerations by `getattr`, which the allow-list of
+    # state files cannot let pass: it would let anything pass.
+    copyreg.pickle(ZeroStageEnum, _by_value)
+
+
+def _by_value(stage: Any) -> tuple[Any, tuple[int]]:
+    return ZeroStageEnum, (int(stage),)

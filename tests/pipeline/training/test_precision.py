@@ -110,8 +110,9 @@ def test_fp16_scale_falls_until_gradients_are_finite(outcomes: Any) -> None:
 
     assert skipped > 0
     assert all(outcome["applied"][skipped:])
-    assert outcome["scales"][:skipped] == [2.0**power for power in range(23, 23 - skipped, -1)]
-    assert outcome["scales"][skipped:] == outcome["scales"][skipped - 1 : skipped] * (12 - skipped)
+    # The scale that a step was computed with: every one that overflows halves the next.
+    assert outcome["scales"][:skipped] == [2.0**power for power in range(24, 24 - skipped, -1)]
+    assert outcome["scales"][skipped:] == [2.0 ** (24 - skipped)] * (12 - skipped)
     for before, after in itertools.pairwise(outcome["trail"][:skipped]):
         assert all(before["weights"][n].equal(after["weights"][n]) for n in before["weights"])
 

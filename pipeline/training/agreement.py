@@ -113,21 +113,21 @@ def digests_of(data: Data) -> dict[str, str]:
     return {**phases, "digest of the tokenizer": data.tokenizer}
 
 
-def compare_progress(step: int, learning_rate: float, fingerprint: int) -> None:
-    """Require that all ranks did the same step on the same rows.
+def compare_progress(step: int, learning_rate: float) -> None:
+    """Require that all ranks did the same step at the same rate; its rows follow from its number.
 
     Raises:
         TrainingStopped: they did not.
     """
-    said = exchange((step, learning_rate, fingerprint))
+    said = exchange((step, learning_rate))
     if len(set(said)) > 1:
         told = "; ".join(
-            f"{_in_words(ranks)} at step {at}, learning rate {rate:.6g}, rows {rows:x}"
-            for (at, rate, rows), ranks in _by_value(said).items()
+            f"{_in_words(ranks)} at step {at}, learning rate {rate:.6g}"
+            for (at, rate), ranks in _by_value(said).items()
         )
         raise TrainingStopped(
-            f"the ranks are not at the same step with the same rows: {told}; nothing was saved "
-            "since the last checkpoint; start again from there"
+            f"the ranks are not at the same step and rate: {told}; nothing was saved since "
+            "the last checkpoint; start again from there"
         )
 
 

@@ -20,6 +20,7 @@ from torch import Tensor
 from pipeline.data import Data, Deal, MicroBatch, RowSource, count_targets, load, to_batch
 from pipeline.objectives.mixing import denominators, trained_in
 from pipeline.optim import Lamb
+from pipeline.optim.lamb import Norms
 from pipeline.phases import Timeline
 from pipeline.settings import Run
 from pipeline.training.agreement import TrainingStopped, compare_progress
@@ -169,6 +170,7 @@ class Trainer:
         if len(self._set_back.skips.recorded) >= settings.rewinds:
             self._stop(spike.end, f"{told}, after {settings.rewinds} such rises were passed over")
         state = self._set_back.go(target, spike)
+        self._saver.forget_after(state.step)
         self._guard.restore(state.guards)
         if self._tracker is not None:
             self._tracker.rewind(state.step)
@@ -234,15 +236,16 @@ class Trainer:
         """Tell of a step where the interval asks for it; all ranks then compare where they are."""
         if step % self._run.train.log_every and step != self._timeline.total_steps:
             return
-        compare_progress(step, measured.learning_rate, int(measured.counts[-1]))
+        compare_progress(step, measured.learning_rate)
         if self._tracker is None:
             return
         values = measured.values(self._names, self._objective_weights())
         values["tokens_per_second"] = measured.real_tokens / seconds
         values["slots_per_second"] = measured.slots / seconds
         ratios: Mapping[str, float] = {}
+        norms: Mapping[str, Norms] = {}
         if isinstance(self._engine.optimizer, Lamb):
-            ratios = self._engine.optimizer.trust_ratios()
+            ratios, norms = self._engine.optimizer.trust_ratios(), self._engine.optimizer.norms()
             ordered = sorted(ratios.values())
             if ordered:
                 values["trust_ratio_min"] = ordered[0]
@@ -252,7 +255,12 @@ class Trainer:
         values["phase"] = self._timeline.place(step - 1).phase
         self._tracker.train(step, values)
         self._progress.tell(step, values)
-        self._tracker.trust_ratios(step, ratios)
+        self._tracker.tensors(
+            step,
+            trust_ratio=ratios,
+            weight_norm={name: norm.weight for name, norm in norms.items()},
+            update_norm={name: norm.update for name, norm in norms.items()},
+        )
 
     def _validate(self, step: int) -> None:
         for name, source in self._data.validation.items():

@@ -41,11 +41,11 @@ from pipeline.training.loop import Trainer
 from pipeline.training.skips import SetBack, read_skips
 from pipeline.training.tracking import Tracker, environment, versions
 from preprocessing.draws import purpose_key
+from preprocessing.locks import exclusive
 from preprocessing.rows import RowSet
 from preprocessing.storage import (
     MANIFEST,
     InputError,
-    exclusive,
     file_digest,
     verify_shards,
     write_json,
@@ -97,7 +97,8 @@ def start_training(run: Run) -> dict[str, object]:
             restore(run, engine, newest, state)
         elif begun:
             engine.adopt(begun.weights)
-        tracker = _track(run, state, data, changes, engine, begun) if rank == 0 else None
+        with host.together():
+            tracker = _track(run, state, data, changes, engine, begun) if rank == 0 else None
         if rank == 0:
             _describe(run, engine, first_step)
         saver = Saver(

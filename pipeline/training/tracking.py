@@ -1,8 +1,10 @@
 """What a run says of itself: ``metrics.jsonl`` always, Weights & Biases where it is wanted.
 
 One line a record: ``{"kind": "train", "step": 10, "loss": ...}``. The kinds are ``train``,
-``validation`` (one line a set) and ``event``. A resumed run continues the same file and the same
-W&B run; records after the step it resumed from are dropped first, so no step stands there twice.
+``tensors`` (by measure and name: ``{"trust_ratio": {"encoder.0.weight": 0.8, ...}, ...}``, where
+the optimizer is LAMB), ``validation`` (one line a set) and ``event``. A resumed run continues the
+same file and the same W&B run; records after the step it resumed from are dropped first, so no
+step stands there twice.
 """
 
 from __future__ import annotations
@@ -13,19 +15,23 @@ import platform
 import shlex
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from pipeline.sections import TrackingConfig
-from preprocessing.storage import write_text
+from preprocessing.storage import InputError, atomic_write
 
 METRICS_FILE = "metrics.jsonl"
 
 
 class Tracker:
-    """Records of one training; only rank 0 has one."""
+    """Records of one training; only rank 0 has one.
+
+    Raises:
+        InputError: Weights & Biases cannot be started; nothing has been changed then.
+    """
 
     def __init__(
         self,
@@ -37,23 +43,42 @@ class Tracker:
         first_step: int,
     ) -> None:
         directory.mkdir(parents=True, exist_ok=True)
+        self._wandb = _start_wandb(directory, settings, run_id, configuration)
         self._path = directory / METRICS_FILE
         _drop_after(self._path, first_step)
         self._file = open(self._path, "a", encoding="utf-8")  # noqa: SIM115
-        self._wandb = _start_wandb(directory, settings, run_id, configuration)
 
     def train(self, step: int, values: Mapping[str, float]) -> None:
         """Measurements of a training step."""
         self._write({"kind": "train", "step": step, **values})
         self._log(step, {f"train/{name}": value for name, value in values.items()})
 
-    def trust_ratios(self, step: int, ratios: Mapping[str, float]) -> None:
-        """LAMB's trust ratio of every tensor, as one histogram and its extremes."""
-        if self._wandb is not None and ratios:
+    def tensors(
+        self,
+        step: int,
+        *,
+        trust_ratio: Mapping[str, float],
+        weight_norm: Mapping[str, float],
+        update_norm: Mapping[str, float],
+    ) -> None:
+        """Measures of single tensors by name, as far as the step has any; histograms in W&B."""
+        measures = {
+            "trust_ratio": trust_ratio,
+            "weight_norm": weight_norm,
+            "update_norm": update_norm,
+        }
+        found = {measure: dict(values) for measure, values in measures.items() if values}
+        if not found:
+            return
+        self._write({"kind": "tensors", "step": step, **found})
+        if self._wandb is not None:
             import wandb
 
-            histogram = wandb.Histogram(list(ratios.values()))
-            self._log(step, {"optimizer/trust_ratio": histogram})
+            histograms = {
+                f"optimizer/{measure}": wandb.Histogram(list(values.values()))
+                for measure, values in found.items()
+            }
+            self._log(step, histograms)
 
     def validation(self, step: int, name: str, values: Mapping[str, float]) -> None:
         """Measurements on a validation set."""
@@ -94,18 +119,17 @@ class Tracker:
             self._wandb.log(dict(values), step=step)
 
 
-def read_metrics(directory: Path) -> list[dict[str, Any]]:
-    """All whole records of a run; a last line cut short by a kill is left out."""
-    path = directory / METRICS_FILE
-    if not path.exists():
-        return []
-    records = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            records.append(json.loads(line))
-        except ValueError:
-            break
-    return records
+def read_metrics(
+    directory: Path, kinds: Collection[str] = ("train", "validation", "event")
+) -> list[dict[str, Any]]:
+    """All whole records of a run; a last line cut short by a kill is left out.
+
+    Args:
+        kinds: the records wanted. Those of single tensors outweigh all others, hundreds of times
+            where a model is large, so they come only if they are asked for.
+    """
+    records = (record for _, record in _whole_records(directory / METRICS_FILE))
+    return [record for record in records if record["kind"] in kinds]
 
 
 def versions() -> dict[str, str]:
@@ -144,11 +168,25 @@ def _revision() -> str | None:
         return None
 
 
+def _whole_records(path: Path) -> Iterator[tuple[bytes, dict[str, Any]]]:
+    """Lines without their ends, and what they say, up to one that a kill cut short."""
+    if not path.exists():
+        return
+    with open(path, "rb") as file:
+        for line in file:
+            try:
+                record = json.loads(line)
+            except ValueError:
+                return
+            yield line.rstrip(b"\n"), record
+
+
 def _drop_after(path: Path, step: int) -> None:
     if path.exists():
-        kept = [record for record in read_metrics(path.parent) if record["step"] <= step]
-        lines = [json.dumps(record, ensure_ascii=False) + "\n" for record in kept]
-        write_text(path, "".join(lines))
+        with atomic_write(path) as file:
+            for line, record in _whole_records(path):
+                if record["step"] <= step:
+                    file.write(line + b"\n")
 
 
 def _start_wandb(
@@ -165,16 +203,22 @@ def _start_wandb(
     mode = settings.mode if settings.mode != "auto" else ("online" if has_key else "offline")
     if os.environ.get("WANDB_MODE") == "offline":
         mode = "offline"
-    return wandb.init(
-        project=settings.project,
-        name=settings.name,
-        id=run_id,
-        resume="allow",
-        mode=mode,
-        dir=str(directory),
-        config=dict(configuration),
-        settings=wandb.Settings(silent=True, console="off"),
-    )
+    try:
+        return wandb.init(
+            project=settings.project,
+            name=settings.name,
+            id=run_id,
+            resume="allow",
+            mode=mode,
+            dir=str(directory),
+            config=dict(configuration),
+            settings=wandb.Settings(silent=True, console="off"),
+        )
+    except wandb.errors.Error as error:
+        raise InputError(
+            f"tracking: Weights & Biases cannot be reached or refuses: {error}; "
+            "tracking.mode=offline keeps the run on the disk"
+        ) from error
 
 
 def _netrc_has_key() -> bool:

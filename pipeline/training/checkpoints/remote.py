@@ -64,11 +64,15 @@ class RemoteCheckpoints:
         """The steps of all complete checkpoints, in order."""
         return sorted(self._numbers(self._find(f"step-*/{COMPLETE}"), parent=True))
 
-    def forget_from(self, step: int) -> None:
-        """Let the checkpoints after ``step`` steps and later count no more."""
-        for number in self.steps():
-            if number >= step:
-                self._try("remove", self._marker(number), self._store.rm_file)
+    def forget(self, abandoned: Callable[[int], bool]) -> None:
+        """Let checkpoints count no more, by their steps."""
+        complete = self.steps()
+        left = [step for step in complete if not abandoned(step)]
+        if left and left[-1] != complete[-1]:
+            self._name_newest(left[-1])
+        for step in complete:
+            if step not in left:
+                self._try("remove", self._marker(step), self._store.rm_file)
 
     def upload(self, step: int, directory: Path, names: Iterable[str]) -> None:
         """Copy files of a checkpoint; it does not count before :meth:`complete`."""
@@ -89,7 +93,7 @@ class RemoteCheckpoints:
         text = json.dumps(to_record(state), indent=1, sort_keys=True, ensure_ascii=False)
         for name in (STATE_FILE, COMPLETE):
             self._write(f"{self._path(step)}/{name}", text + "\n")
-        self._write(f"{self._root}/{LATEST}", f"step-{step:08d}\n")
+        self._name_newest(step)
 
     def prune(self, keep: int, milestone_every: int | None) -> None:
         """Remove all but the newest ``keep`` and the milestones, and what was never completed."""
@@ -137,6 +141,9 @@ class RemoteCheckpoints:
 
     def _marker(self, step: int) -> str:
         return f"{self._path(step)}/{COMPLETE}"
+
+    def _name_newest(self, step: int) -> None:
+        self._write(f"{self._root}/{LATEST}", f"step-{step:08d}\n")
 
     def _find(self, pattern: str) -> list[str]:
         def find(pattern: str) -> list[str]:

@@ -20,6 +20,7 @@ from pipeline.training.checkpoints.remote import RemoteCheckpoints
 from pipeline.training.checkpoints.uploading import Uploader, UploadError
 from pipeline.training.engine import Engine
 from pipeline.training.hosts import Host
+from pipeline.training.skips import Range
 from pipeline.training.tracking import Tracker
 
 
@@ -65,7 +66,7 @@ class Saver:
         self,
         step: int,
         guards: Mapping[str, Any] | None = None,
-        skips: Sequence[tuple[int, int]] = (),
+        skips: Sequence[Range] = (),
     ) -> Path:
         """Write a checkpoint; all ranks take part.
 
@@ -100,7 +101,7 @@ class Saver:
             if host.leads:
                 settings = self._run.train
                 checkpoints.prune(settings.keep_checkpoints, settings.milestone_every)
-        self._upload(step)
+        self._upload(step, skips)
         return checkpoints.path(step)
 
     def _seal(self, writing: Path) -> list[dict[str, FileRecord]]:
@@ -116,24 +117,39 @@ class Saver:
             sealed = seal(writing, host.share(listed))
         return exchange(sealed)
 
-    def _upload(self, step: int) -> None:
+    def forget_after(self, step: int) -> None:
+        """Let the object store know that the run was set back to ``step``. Collective."""
         if self._uploader is None:
             return
         try:
-            self._uploader.upload(step)
+            self._uploader.forget_after(step)
         except UploadError as error:
-            if self._tracker is not None:
-                self._tracker.event(step, "upload_failed", problem=str(error))
-            if self._host.rank == 0:
-                print(
-                    f"step {step}: THE CHECKPOINT IS NOT UPLOADED: {error}\nIt stands in "
-                    f"{self._checkpoints.path(step)}; the next save tries again",
-                    file=sys.stderr,
-                    flush=True,
-                )
+            self._tell_failure(
+                step,
+                f"THE OBJECT STORE KEEPS LATER CHECKPOINTS, which were abandoned: {error}\n"
+                "The next save tries again; until then start on disks that have this checkpoint",
+            )
+
+    def _upload(self, step: int, skips: Sequence[Range]) -> None:
+        if self._uploader is None:
+            return
+        try:
+            self._uploader.upload(step, skips)
+        except UploadError as error:
+            self._tell_failure(
+                step,
+                f"THE CHECKPOINT IS NOT UPLOADED: {error}\nIt stands in "
+                f"{self._checkpoints.path(step)}; the next save tries again",
+            )
         else:
             if self._tracker is not None:
                 self._tracker.event(step, "upload")
+
+    def _tell_failure(self, step: int, told: str) -> None:
+        if self._tracker is not None:
+            self._tracker.event(step, "upload_failed", problem=told)
+        if self._host.rank == 0:
+            print(f"step {step}: {told}", file=sys.stderr, flush=True)
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:

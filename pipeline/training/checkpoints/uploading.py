@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from pipeline.training.agreement import Agreed, exchange
@@ -11,6 +11,7 @@ from pipeline.training.checkpoints.checkpoint import STATE_VERSION, Checkpoints,
 from pipeline.training.checkpoints.integrity import FileRecord
 from pipeline.training.checkpoints.remote import RemoteCheckpoints
 from pipeline.training.hosts import Host
+from pipeline.training.skips import Range, Skips
 
 
 class UploadError(Exception):
@@ -39,20 +40,34 @@ class Uploader:
         self._keep = keep
         self._milestone_every = milestone_every
 
-    def upload(self, step: int) -> None:
+    def upload(self, step: int, skips: Sequence[Range]) -> None:
         """Upload a checkpoint just saved, after those before it that are not there yet. Collective.
+
+        Args:
+            skips: ranges of steps that set-backs made the run pass over: what is still there of
+                them counts no more.
 
         Raises:
             UploadError: on all ranks, what went wrong.
         """
         first = self._host.rank == 0
-        for number in self._attempt(lambda: self._pending(step) if first else None)[0]:
+        for number in self._attempt(lambda: self._pending(step, skips) if first else None)[0]:
             self._upload_one(number)
         policy = self._keep, self._milestone_every
         self._attempt(lambda: self._remote.prune(*policy) if first else None)
 
-    def _pending(self, step: int) -> list[int]:
-        self._remote.forget_from(step)
+    def forget_after(self, step: int) -> None:
+        """Let no later checkpoint count: the run was set back to ``step``. Collective.
+
+        Raises:
+            UploadError: on all ranks, what went wrong.
+        """
+        first = self._host.rank == 0
+        self._attempt(lambda: self._remote.forget(lambda at: at > step) if first else None)
+
+    def _pending(self, step: int, skips: Sequence[Range]) -> list[int]:
+        passed_over = Skips((), skips)
+        self._remote.forget(lambda at: at >= step or passed_over.abandoned(at))
         there = set(self._remote.steps())
         return [s for s in self._checkpoints.steps() if s <= step and s not in there]
 

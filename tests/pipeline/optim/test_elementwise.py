@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ import torch
 import torch.distributed as dist
 from lamb_reference import relative_error
 from torch import Tensor, nn
+from zero_ranks import run_ranks
 
 from pipeline.optim import (
     AdafactorConfig,
@@ -105,34 +105,17 @@ def with_deepspeed(config: OptimizerConfig, stage: int) -> dict[str, Tensor]:
     return found
 
 
-def run_rank(rank: int, world_size: int, directory: Path) -> None:
-    os.environ |= {
-        "DS_ACCELERATOR": "cpu",
-        "RANK": str(rank),
-        "LOCAL_RANK": str(rank),
-        "WORLD_SIZE": str(world_size),
-    }
-    torch.set_num_threads(1)
-    import deepspeed
-
-    from pipeline.training.start import leave_process_group
-
-    deepspeed.utils.logger.setLevel("ERROR")
-    store = f"file://{directory / 'store'}"
-    dist.init_process_group("gloo", init_method=store, rank=rank, world_size=world_size)
-    deepspeed.init_distributed("gloo", dist_init_required=False, verbose=False)
+def work(directory: Path) -> None:
     trained = {case: with_deepspeed(OPTIMIZERS[case[0]], case[1]) for case in CASES}
-    if rank == 0:
+    if dist.get_rank() == 0:
         torch.save(trained, directory / "trained.pt")
-    dist.barrier()
-    leave_process_group()
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, int], dict[str, Tensor]]:
-    """All cases in one spawn of two ranks."""
+    """All cases in one start of two ranks."""
     directory = tmp_path_factory.mktemp("elementwise")
-    torch.multiprocessing.spawn(run_rank, args=(2, directory), nprocs=2)
+    run_ranks(work, 2, directory)
     found: dict[tuple[str, int], dict[str, Tensor]] = torch.load(directory / "trained.pt")
     return found
 

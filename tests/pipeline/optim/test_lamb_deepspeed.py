@@ -13,10 +13,9 @@ from zero_cases import (
     RULES,
     VALUES,
     Case,
-    Outcome,
     listed,
-    run_cases,
 )
+from zero_runs import Outcome, run_cases
 
 BOUND = 3e-7
 """Of a tensor's weights, relative to their norm, after every step of four; of trust ratios.

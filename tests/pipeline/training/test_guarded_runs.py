@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 from faults import Fault, run_faulty
@@ -194,9 +195,14 @@ def test_tokenizers_that_differ_are_named(pair: Path) -> None:
     assert lines[1:] == ['  digest of the tokenizer: "0" on rank 0, "1" on rank 1']
 
 
+def test_tracking_that_cannot_start_ends_all_ranks(pair: Path) -> None:
+    assert said(pair, "untracked").startswith("rank 0: tracking: Weights & Biases cannot be ")
+
+
 def test_ranks_at_different_places_are_stopped(pair: Path) -> None:
     told = said(pair, "apart")
 
+    assert told.startswith("the ranks are not at the same step and rate: ")
     assert "rank 0 at step 2, learning rate 0.003" in told
     assert "rank 1 at step 2, learning rate 0.006" in told
 
@@ -217,7 +223,8 @@ def _train_as_a_pair(rank: int, recipe: Path, root: Path) -> None:
 
 
 def _disagree(rank: int, recipe: Path, root: Path) -> None:
-    """Other settings and versions, missing data, another tokenizer, another learning rate."""
+    """Other settings and versions, missing data, another tokenizer, another learning rate; and
+    no Weights & Biases, which rank 0 alone asks for."""
 
     def refusal(what: str, kind: type[Exception], *overrides: str) -> None:
         run = decode_run(load(recipe, [f"output.directory={root}/{what}", *overrides]))
@@ -234,6 +241,15 @@ def _disagree(rank: int, recipe: Path, root: Path) -> None:
         patch.setattr(start, "open_data", lambda run: replace(opened(run), tokenizer=str(rank)))
         refusal("tokenizer", Agreed)
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("wandb.init", _unreachable)
+        refusal("untracked", Agreed, "tracking.mode=offline")
+    with pytest.MonkeyPatch.context() as patch:
         rate = Timeline.learning_rate
         patch.setattr(Timeline, "learning_rate", lambda self, step: (1 + rank) * rate(self, step))
         refusal("apart", TrainingStopped)
+
+
+def _unreachable(**settings: object) -> NoReturn:
+    import wandb
+
+    raise wandb.errors.CommError("no route")

@@ -10,6 +10,7 @@ from typing import Any
 
 import fsspec
 import pytest
+from faults import Fault, run_faulty
 from fsspec.implementations.memory import MemoryFileSystem
 from moto.server import ThreadedMotoServer
 from small_run import Job, records, run_job
@@ -19,10 +20,21 @@ from pipeline.training.checkpoints import remote as remote_module
 from pipeline.training.checkpoints.checkpoint import Checkpoints, read_state
 from pipeline.training.checkpoints.integrity import find_damage
 from pipeline.training.checkpoints.remote import COMPLETE, RemoteCheckpoints
+from pipeline.training.checkpoints.uploading import Uploader
 from preprocessing.storage import InputError
 
 SHORT = ("train.engine=local", "phases.0.steps=8", "phases.1.steps=1", "train.save_every=2")
 """Saves after steps 2, 4, 6, 8 and 9."""
+
+
+SPIKE = (
+    "train.engine=local",
+    "train.save_every=1",
+    "train.keep_checkpoints=6",
+    "train.guards.spike={window: 4, patience: 2, rewinds: 1}",
+)
+RISE = Fault("raised", 9, 11)
+"""It is noticed after step 11 and the checkpoint of step 10: the run is set back to step 9."""
 
 
 class Killed(BaseException):
@@ -204,6 +216,63 @@ def test_run_that_was_set_back_takes_its_later_markers_away(
 
     assert RemoteCheckpoints(url).steps() == [2, 4]
     assert assert_goes_on(recipe, output, url, undisturbed) == 4
+
+
+@pytest.fixture
+def before_forgetting(url: str, monkeypatch: pytest.MonkeyPatch) -> list[list[int]]:
+    """What the store held whenever it was told of a set-back."""
+    held: list[list[int]] = []
+    forget = Uploader.forget_after
+
+    def noting(self: Uploader, step: int) -> None:
+        held.append(RemoteCheckpoints(url).steps())
+        forget(self, step)
+
+    monkeypatch.setattr(Uploader, "forget_after", noting)
+    return held
+
+
+def test_markers_of_a_spike_go_before_the_next_save(
+    recipe: Path, tmp_path: Path, url: str, before_forgetting: list[list[int]]
+) -> None:
+    """Killed right after the set-back: a host without a disk begins before the spike."""
+    run_faulty(recipe, Job(tmp_path / "run", (*SPIKE, f"output.upload={url}"), stop_at=11), RISE)
+
+    assert before_forgetting == [[5, 6, 7, 8, 9, 10]]
+    assert RemoteCheckpoints(url).steps() == [5, 6, 7, 8, 9]
+    assert fsspec.filesystem("memory").cat_file("/bucket/run/latest") == b"step-00000009\n"
+
+
+def test_store_that_keeps_a_spikes_markers_is_told_of_and_made_up_for(
+    recipe: Path,
+    tmp_path: Path,
+    url: str,
+    before_forgetting: list[list[int]],
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """It is away at the set-back, and the process is killed after it: the next save knows."""
+    remove, failures = MemoryFileSystem.rm_file, []
+
+    def away(self: Any, path: str) -> None:
+        if path.endswith(f"step-00000010/{COMPLETE}") and len(failures) < 3:
+            failures.append(path)
+            raise ConnectionError("no route")
+        remove(self, path)
+
+    monkeypatch.setattr(MemoryFileSystem, "rm_file", away)
+    output, settings = tmp_path / "run", (*SPIKE, f"output.upload={url}")
+    assert run_faulty(recipe, Job(output, settings, stop_at=11), RISE) is None
+
+    assert len(before_forgetting) == 1
+    assert RemoteCheckpoints(url).steps() == [5, 6, 7, 8, 9, 10]
+    assert capfd.readouterr().err.count("THE OBJECT STORE KEEPS LATER CHECKPOINTS") == 1
+    (told,) = [e for e in records(output, "event") if e["event"] == "upload_failed"]
+    assert told["step"] == 9
+    assert "could not remove: ConnectionError: no route" in told["problem"]
+
+    assert run_faulty(recipe, Job(output, settings, stop_at=13), RISE) is None
+    assert RemoteCheckpoints(url).steps() == [6, 7, 8, 9, 12, 13]
 
 
 def test_damage_in_the_store_is_refused(recipe: Path, tmp_path: Path, url: str) -> None:

@@ -4,12 +4,22 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any, NoReturn
 
+import numpy as np
 import pytest
 from small_run import Job, records, run_job
 
 from pipeline.sections import TrackingConfig
 from pipeline.training.tracking import Tracker, read_metrics
+from preprocessing.storage import InputError
+
+NO_TENSORS: dict[str, dict[str, float]] = {"trust_ratio": {}, "weight_norm": {}, "update_norm": {}}
+
+
+def tracker_in(directory: Path, first_step: int = 0, mode: Any = "disabled") -> Tracker:
+    settings = TrackingConfig(mode=mode)
+    return Tracker(directory, settings, run_id="x", configuration={}, first_step=first_step)
 
 
 def test_resumed_run_keeps_its_wandb_id(
@@ -31,14 +41,104 @@ def test_resumed_run_keeps_its_wandb_id(
 
 
 def test_records_after_the_resumed_step_are_dropped(tmp_path: Path) -> None:
-    settings = TrackingConfig(mode="disabled")
-    tracker = Tracker(tmp_path, settings, run_id="x", configuration={}, first_step=0)
+    tracker = tracker_in(tmp_path)
     for step in range(1, 6):
         tracker.train(step, {"loss": float(step)})
+        tracker.tensors(step, **{**NO_TENSORS, "weight_norm": {"wörter": step / 3}})
     tracker.close()
-    with open(tmp_path / "metrics.jsonl", "a") as file:
-        file.write('{"kind": "train", "st')  # cut short by a kill
+    path = tmp_path / "metrics.jsonl"
+    lines = path.read_bytes().splitlines(keepends=True)
+    with open(path, "ab") as file:
+        file.write('{"kind": "tensors", "weight_norm": {"wö'.encode()[:-1])  # cut short by a kill
 
     assert [record["step"] for record in read_metrics(tmp_path)] == [1, 2, 3, 4, 5]
-    Tracker(tmp_path, settings, run_id="x", configuration={}, first_step=3).close()
-    assert [record["step"] for record in read_metrics(tmp_path)] == [1, 2, 3]
+    tracker = tracker_in(tmp_path, first_step=4)
+    assert path.read_bytes() == b"".join(lines[:8])
+    tracker.rewind(3)
+    tracker.train(4, {"loss": 0.0})
+    tracker.close()
+    assert path.read_bytes() == b"".join(lines[:6]) + b'{"kind": "train", "step": 4, "loss": 0.0}\n'
+
+
+def test_tensors_are_told_by_name_and_read_only_where_they_are_asked_for(tmp_path: Path) -> None:
+    tracker = tracker_in(tmp_path)
+    tracker.tensors(1, **NO_TENSORS)
+    tracker.tensors(
+        2,
+        trust_ratio={"words": 0.5},
+        weight_norm={"words": 2.0, "bias": 1.0},
+        update_norm={"words": 4.0, "bias": 3.0},
+    )
+    tracker.event(2, "phase")
+    tracker.close()
+
+    assert [record["kind"] for record in read_metrics(tmp_path)] == ["event"]
+    assert read_metrics(tmp_path, ["tensors"]) == [
+        {
+            "kind": "tensors",
+            "step": 2,
+            "trust_ratio": {"words": 0.5},
+            "weight_norm": {"words": 2.0, "bias": 1.0},
+            "update_norm": {"words": 4.0, "bias": 3.0},
+        }
+    ]
+
+
+def test_tensors_are_histograms_in_wandb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wandb = pytest.importorskip("wandb")
+    logged: list[tuple[int, dict[str, Any]]] = []
+
+    class Noted:
+        def log(self, values: dict[str, Any], step: int) -> None:
+            logged.append((step, values))
+
+        def finish(self) -> None:
+            pass
+
+    monkeypatch.setattr(wandb, "init", lambda **settings: Noted())
+    tracker = tracker_in(tmp_path, mode="offline")
+    tracker.tensors(1, **NO_TENSORS)
+    tracker.tensors(2, **{**NO_TENSORS, "trust_ratio": {"a": 0.0, "b": 1.0, "c": 1.0}})
+    tracker.close()
+
+    ((step, histograms),) = logged
+    assert step == 2
+    assert histograms.keys() == {"optimizer/trust_ratio"}
+    counts = np.array(histograms["optimizer/trust_ratio"].histogram)
+    assert (counts[0], counts[-1], counts.sum()) == (1, 2, 3)
+
+
+def test_wandb_that_cannot_start_is_told_and_changes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wandb = pytest.importorskip("wandb")
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    tracker = tracker_in(tmp_path)
+    tracker.train(5, {"loss": 1.0})
+    tracker.close()
+    before = (tmp_path / "metrics.jsonl").read_bytes()
+
+    def refuse(**settings: Any) -> NoReturn:
+        raise wandb.errors.CommError("no route to the server")
+
+    monkeypatch.setattr(wandb, "init", refuse)
+    with pytest.raises(InputError, match=r"no route to the server; tracking\.mode=offline keeps"):
+        tracker_in(tmp_path, mode="online")
+    assert (tmp_path / "metrics.jsonl").read_bytes() == before
+
+
+def test_training_tells_of_every_tensor_that_lamb_moves(recipe: Path, tmp_path: Path) -> None:
+    short = ("train.engine=local", "phases.0.steps=3", "phases.1.steps=1", "train.log_every=2")
+    run_job(recipe, Job(tmp_path / "lamb", short))
+    run_job(recipe, Job(tmp_path / "adamw", (*short, "optimizer={kind: adamw}")))
+
+    first, last = records(tmp_path / "lamb", "tensors")
+    assert (first["step"], last["step"]) == (2, 4)
+    (told,) = [record for record in records(tmp_path / "lamb", "train") if record["step"] == 4]
+    ratios = sorted(last["trust_ratio"].values())
+    assert (ratios[0], ratios[-1]) == (told["trust_ratio_min"], told["trust_ratio_max"])
+    assert last["weight_norm"].keys() == last["update_norm"].keys()
+    assert last["trust_ratio"].keys() < last["weight_norm"].keys()
+    for name, ratio in last["trust_ratio"].items():
+        assert ratio == pytest.approx(last["weight_norm"][name] / last["update_norm"][name])
+    assert records(tmp_path / "adamw", "tensors") == []

@@ -2,6 +2,8 @@
 
     corpus.directory/
       documents/                       ingest: what was read, every split
+      filtered/                        clean: what the filters left, where there are any
+      duplicates/                      deduplicate: what documents are compared by, what repeats
       clean/                           deduplicate: without duplicates, validation sets split off
       tokenizers/<tokenizer>/          tokenizer: the vocabulary
       tokens/<tokenizer>/              tokenize: ids with their boundaries
@@ -14,23 +16,30 @@ Examples bear a digest of their settings, so that recipes never overwrite each o
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import pydantic
 
 from configs.schema import ConfigError, Document, config, decode_sections, digest, setting
+from preprocessing.annotations import AnnotationsConfig
+from preprocessing.cleaning import CleaningConfig
 from preprocessing.corruption import CorruptionConfig
+from preprocessing.duplicates import DeduplicationConfig
+from preprocessing.executors import ExecutorConfig, LocalConfig
 from preprocessing.layouts import LayoutConfig
-from preprocessing.readers import Form
+from preprocessing.places import to_place
+from preprocessing.reading.settings import ReadingConfig, SourceConfig
+from preprocessing.tokenizers import TokenizerConfig
 
 Share = Annotated[float, pydantic.Field(ge=0.0, le=1.0)]
+Directory = Annotated[Path, pydantic.PlainValidator(to_place)]
 Name = Annotated[str, pydantic.Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 
 
 @config
-class ValidationConfig:
+class ValidationConfig(ReadingConfig):
     """A named validation set: a share of the corpus, or files of its own.
 
     Attributes:
@@ -40,8 +49,6 @@ class ValidationConfig:
 
     share: Annotated[float, pydantic.Field(gt=0.0, lt=0.5)] | None = None
     inputs: tuple[str, ...] = ()
-    form: Form = "text"
-    text_field: str = "text"
 
     def __post_init__(self) -> None:
         if (self.share is None) == (not self.inputs):
@@ -49,59 +56,44 @@ class ValidationConfig:
 
 
 @config
-class CorpusConfig:
-    """Raw files, and the directory that everything prepared from them goes to.
+class CorpusConfig(ReadingConfig):
+    """Raw files, what is done to them, and the directory that everything made of them goes to.
 
-    ``form`` is ``text`` (documents separated by blank lines), ``lines`` (one a line), ``jsonl`` or
-    ``parquet`` (with the text in ``text_field``); ``.gz`` and ``.zst`` files are read as they are.
+    Attributes:
+        inputs: files of one form; the keys of reading beside it say how they are read.
+        sources: several origins by name, each with its own inputs, form, language and licence.
+        clean: filters and repairs; left out, documents stay as they were read.
+        annotations: what the token shards know of words, phrases and entities.
+        directory: a path of this machine or the URL of an object store (``s3://bucket/folder``).
+        workers: processes, or tasks of a Ray cluster, at a time.
+        retries: how often a task is tried again after its worker died or the network failed.
+        check_disk: refuse to start a stage whose output will not find room.
     """
 
-    directory: Path = setting(resume="free")
-    inputs: Annotated[tuple[str, ...], pydantic.Field(min_length=1)]
-    form: Form = "text"
-    text_field: str = "text"
+    directory: Directory = setting(resume="free")
+    inputs: tuple[str, ...] = ()
+    sources: Mapping[Name, SourceConfig] = setting({})
     validation: Mapping[Name, ValidationConfig] = setting({})
+    clean: CleaningConfig | None = None
+    deduplicate: DeduplicationConfig = DeduplicationConfig()
+    annotations: AnnotationsConfig = AnnotationsConfig()
     shard_bytes: Annotated[int, pydantic.Field(ge=1024)] = 128 * 2**20
     allowed_reject_share: Share = setting(0.0, resume="free")
+    executor: ExecutorConfig = setting(LocalConfig(), resume="free")
     workers: Annotated[int, pydantic.Field(ge=1)] = setting(1, resume="free")
+    retries: Annotated[int, pydantic.Field(ge=0)] = setting(2, resume="free")
+    check_disk: bool = setting(True, resume="free")
 
+    def __post_init__(self) -> None:
+        if bool(self.inputs) == bool(self.sources):
+            raise ValueError("give either inputs or named sources")
 
-@config
-class WordPieceConfig:
-    """Train a WordPiece vocabulary as BERT's (basic tokenizer, ``##`` continuations)."""
-
-    kind: Literal["wordpiece"]
-    vocab_size: Annotated[int, pydantic.Field(ge=100)]
-    lowercase: bool = True
-    min_frequency: Annotated[int, pydantic.Field(ge=1)] = 2
-    max_training_bytes: Annotated[int, pydantic.Field(ge=1)] = 2**30
-    name: Name | None = None
-
-    @property
-    def directory_name(self) -> str:
-        """The given name, or one that says what the vocabulary is."""
-        cased = "uncased" if self.lowercase else "cased"
-        return self.name or f"wordpiece-{self.vocab_size}-{cased}"
-
-
-@config
-class ExistingTokenizerConfig:
-    """Adopt a vocabulary: a ``tokenizer.json`` or BERT's ``vocab.txt`` (or a folder with one)."""
-
-    kind: Literal["existing"]
-    path: Path
-    lowercase: bool = True
-    name: Name
-
-    @property
-    def directory_name(self) -> str:
-        """The given name."""
-        return self.name
-
-
-TokenizerConfig = Annotated[
-    WordPieceConfig | ExistingTokenizerConfig, pydantic.Field(discriminator="kind")
-]
+    def training_sources(self) -> Mapping[str, SourceConfig]:
+        """The training files by the name of their source; ``""`` where they have none."""
+        if self.sources:
+            return self.sources
+        reading = {field.name: getattr(self, field.name) for field in fields(ReadingConfig)}
+        return {"": SourceConfig(inputs=self.inputs, **reading)}
 
 
 @config
@@ -132,13 +124,33 @@ class Preparation:
 
     seed: int
     corpus: CorpusConfig
-    tokenizer: WordPieceConfig | ExistingTokenizerConfig
+    tokenizer: TokenizerConfig
     examples: Mapping[str, ExamplesConfig]
 
     @property
     def documents_directory(self) -> Path:
         """What ingest writes."""
         return self.corpus.directory / "documents"
+
+    @property
+    def filtered_directory(self) -> Path:
+        """What clean writes."""
+        return self.corpus.directory / "filtered"
+
+    @property
+    def cleaned_directory(self) -> Path:
+        """What deduplicate reads: the documents that clean left, or all of them without it."""
+        return self.filtered_directory if self.corpus.clean else self.documents_directory
+
+    @property
+    def signatures_directory(self) -> Path:
+        """What deduplicate compares documents by."""
+        return self.corpus.directory / "duplicates" / "signatures"
+
+    @property
+    def matches_directory(self) -> Path:
+        """Which documents deduplicate found to repeat others."""
+        return self.corpus.directory / "duplicates" / "matches"
 
     @property
     def clean_directory(self) -> Path:
@@ -153,13 +165,16 @@ class Preparation:
     @property
     def tokens_directory(self) -> Path:
         """What tokenize writes."""
-        return self.corpus.directory / "tokens" / self.tokenizer.directory_name
+        name = self.tokenizer.directory_name
+        if self.corpus.annotations != AnnotationsConfig():
+            name += f"-{digest(self.corpus.annotations)[:8]}"
+        return self.corpus.directory / "tokens" / name
 
     def examples_directory(self, name: str) -> Path:
         """What the examples stage writes for one of the example sets."""
         settings = digest([self.seed, self.examples[name], self.corpus.shard_bytes])[:8]
-        tokenizer = self.tokenizer.directory_name
-        return self.corpus.directory / "examples" / tokenizer / f"{name}-{settings}"
+        tokens = self.tokens_directory.name
+        return self.corpus.directory / "examples" / tokens / f"{name}-{settings}"
 
 
 PREPARATION_SECTIONS: Mapping[str, Any] = {

@@ -1,7 +1,8 @@
 """Files that are whole or absent: atomic writes, Arrow shards, completion records, manifests.
 
 Everything a stage leaves behind goes through :func:`atomic_write`: bytes go to a temporary name,
-are flushed to the disk, and only then take the real name. A shard counts once it stands in the
+are flushed to the disk, and only then take the real name; object stores are given whole objects
+(:mod:`preprocessing.places`). A shard counts once it stands in the
 manifest; until then the *records* of finished tasks lie beside it, so that a restarted stage does
 again only what had not been finished.
 
@@ -16,11 +17,11 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import errno
-import fcntl
 import hashlib
 import json
 import os
 import shutil
+import tempfile
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -31,15 +32,15 @@ from typing import Any, BinaryIO
 import pyarrow as pa
 
 from configs.schema import digest
+from preprocessing.errors import InputError as InputError
+from preprocessing.places import RemotePath
 
 MANIFEST = "manifest.json"
-MANIFEST_VERSION = 1
+LOCK = ".lock"
+"""What a writer holds while it works, in the directory it works on."""
+MANIFEST_VERSION = 2
 _TEMPORARY = ".writing"
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
-
-
-class InputError(ValueError):
-    """Data that cannot be used: the sentence says what, where and what to do."""
 
 
 # -- whole or absent -----------------------------------------------------------------------------
@@ -104,23 +105,32 @@ def rename(source: Path, target: Path) -> None:
 def atomic_write(path: Path) -> Iterator[HashingFile]:
     """A file that appears under its name whole, or not at all.
 
+    What goes to an object store is written to the folder for temporary files before.
+
     Raises:
         InputError: the disk is full.
     """
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}{_TEMPORARY}")
+    far = isinstance(path, RemotePath)
+    folder = Path(tempfile.gettempdir()) if far else path.parent
+    temporary = folder / f".{path.name}.{uuid.uuid4().hex[:8]}{_TEMPORARY}"
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
         with open(temporary, "xb", buffering=0) as raw:
             file = HashingFile(raw)
             yield file
-            synchronize(raw.fileno())
-        rename(temporary, path)
+            if not far:
+                synchronize(raw.fileno())
+        if isinstance(path, RemotePath):
+            path.upload(temporary)
+            temporary.unlink()
+        else:
+            rename(temporary, path)
     except BaseException as error:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
         if isinstance(error, OSError) and error.errno in _DISK_FULL:
             raise InputError(
-                f"{path.parent}: the disk is full; free some space and start again: "
+                f"{folder}: the disk is full; free some space and start again: "
                 "what is finished is kept"
             ) from error
         raise
@@ -140,30 +150,24 @@ def write_json(path: Path, value: Any) -> None:
 def file_digest(path: Path) -> str:
     """Digest of a file's bytes, as shards and manifests record it."""
     state = hashlib.blake2b(digest_size=16)
-    with open(path, "rb") as file:
+    with path.open("rb") as file:
         while block := file.read(1 << 22):
             state.update(block)
     return state.hexdigest()
 
 
-@contextlib.contextmanager
-def exclusive(directory: Path) -> Iterator[None]:
-    """Hold a directory against a second writer; the lock dies with its process."""
-    directory.mkdir(parents=True, exist_ok=True)
-    with open(directory / ".lock", "ab") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InputError(
-                f"{directory}: another process is writing here; wait for it or stop it"
-            ) from None
-        yield
-
-
 def remove_temporaries(directory: Path) -> None:
     """Clear away what an interrupted writer left under temporary names."""
     for path in directory.rglob(f".*{_TEMPORARY}"):
-        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+        remove_tree(path) if path.is_dir() else path.unlink(missing_ok=True)
+
+
+def remove_tree(directory: Path) -> None:
+    """Remove a directory with all that is in it; one that is not there is no error."""
+    if isinstance(directory, RemotePath):
+        directory.remove_tree()
+    else:
+        shutil.rmtree(directory, ignore_errors=True)
 
 
 # -- shards ----------------------------------------------------------------------------------------
@@ -217,6 +221,10 @@ class ShardWriter:
         if self._num_pending >= self._rows_per_batch:
             self._drain(final=False)
 
+    def end_batch(self) -> None:
+        """Write the rows so far as a record batch, however few they are."""
+        self._drain(final=True)
+
     def finish(self, name: str, counts: Mapping[str, int]) -> Shard:
         """Write what is left and describe the file."""
         self._drain(final=True)
@@ -244,12 +252,14 @@ def write_shard(path: Path, schema: pa.Schema, rows_per_batch: int) -> Iterator[
 
 
 def open_shard(path: Path) -> pa.ipc.RecordBatchFileReader:
-    """Memory-map a shard for reading.
+    """Memory-map a shard for reading; one far away is read block by block.
 
     Raises:
         InputError: missing or damaged file.
     """
     try:
+        if isinstance(path, RemotePath):
+            return pa.ipc.open_file(path.open("rb"))
         return pa.ipc.open_file(pa.memory_map(str(path)))
     except FileNotFoundError:
         raise InputError(
@@ -276,6 +286,7 @@ class Manifest:
     inputs: Mapping[str, str]
     shards: tuple[Shard, ...]
     rejects: Mapping[str, int] = field(default_factory=dict)
+    tables: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     facts: Mapping[str, Any] = field(default_factory=dict)
 
     def totals(self, split: str | None = None) -> dict[str, int]:
@@ -311,6 +322,7 @@ class Manifest:
             "shards": [dataclasses.asdict(shard) for shard in self.shards],
             "totals": {split: self.totals(split) for split in self.splits},
             "rejects": dict(self.rejects),
+            "tables": {name: dict(table) for name, table in self.tables.items()},
             "facts": dict(self.facts),
         }
         write_json(directory / MANIFEST, plain)
@@ -345,6 +357,7 @@ class Manifest:
                 inputs=plain["inputs"],
                 shards=tuple(Shard(**shard) for shard in plain["shards"]),
                 rejects=plain["rejects"],
+                tables=plain["tables"],
                 facts=plain["facts"],
             )
         except (KeyError, TypeError) as error:

@@ -5,7 +5,8 @@ Text is always text: a literal ``[MASK]`` in a document is split like any other 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,24 +16,40 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
+from configs.schema import digest
 from preprocessing.storage import InputError, file_digest
+from preprocessing.tokenization.base import Encoder
+from preprocessing.tokenizers.models import (
+    SENTENCEPIECE_FILE,
+    TOKENIZER_FILE,
+    AnyModel,
+    SentencePieceModel,
+    load_model,
+)
+from preprocessing.tokenizers.specials import SPECIAL_TOKENS, USUAL_NAMES, Role, recognise
 
-TOKENIZER_FILE = "tokenizer.json"
-SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+__all__ = ["SENTENCEPIECE_FILE", "SPECIALS_FILE", "SPECIAL_TOKENS", "TOKENIZER_FILE", "Vocabulary"]
+
+SPECIALS_FILE = "specials.json"
+"""The roles of tokens with unusual names; absent where all names are usual ones."""
 
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """A tokenizer with BERT's special tokens.
+    """A vocabulary of any kind, with its special tokens.
+
+    A role that no token plays is an error where it is needed first, not before.
 
     Attributes:
-        directory: holds ``tokenizer.json`` (and ``vocab.txt``).
-        tokenizer: the ``tokenizers`` object.
-        digest: of ``tokenizer.json``; token shards record it.
+        directory: holds ``tokenizer.json`` or ``tokenizer.model``.
+        model: the reference, the library's own object.
+        names: the token of each role that one plays.
+        digest: of the vocabulary file and the roles; token shards record it.
     """
 
     directory: Path
-    tokenizer: Tokenizer
+    model: AnyModel
+    names: Mapping[Role, str]
     digest: str
 
     @staticmethod
@@ -40,54 +57,72 @@ class Vocabulary:
         """Read the vocabulary of a tokenizer directory.
 
         Raises:
-            InputError: missing or damaged file, or a special token is missing.
+            InputError: missing or damaged file.
         """
-        path = directory / TOKENIZER_FILE
+        path, model = load_model(directory)
+        identity = file_digest(path)
+        given: Mapping[Role, str] = {}
+        specials = directory / SPECIALS_FILE
+        if specials.is_file():
+            given = json.loads(specials.read_text(encoding="utf-8"))
+            identity = digest([identity, given])
         try:
-            tokenizer = Tokenizer.from_file(str(path))
-        except Exception as error:  # the library raises bare Exception
-            what = "is missing; run the tokenizer stage" if not path.exists() else f"{error}"
-            raise InputError(f"{path}: {what}") from None
-        tokenizer.encode_special_tokens = True
-        tokenizer.no_padding()
-        tokenizer.no_truncation()
-        missing = [token for token in SPECIAL_TOKENS if tokenizer.token_to_id(token) is None]
-        if missing:
-            raise InputError(f"{path}: the vocabulary has no {', '.join(missing)}")
-        return Vocabulary(directory, tokenizer, file_digest(path))
+            names = recognise(model.token_to_id, given)
+        except ValueError as error:
+            raise InputError(f"{path}: {error}") from None
+        return Vocabulary(directory, model, names, identity)
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The ``tokenizers`` object.
+
+        Raises:
+            InputError: this is a sentencepiece model, which has none.
+        """
+        if isinstance(self.model, SentencePieceModel):
+            raise InputError(
+                f"{self.directory / SENTENCEPIECE_FILE}: a sentencepiece model, where a "
+                f"{TOKENIZER_FILE} is needed; use another kind of vocabulary"
+            )
+        return self.model.tokenizer
 
     @cached_property
     def size(self) -> int:
         """Number of ids."""
-        return int(self.tokenizer.get_vocab_size(with_added_tokens=True))
+        return self.model.size
 
     @cached_property
     def pad_id(self) -> int:
-        """Id of ``[PAD]``."""
-        return self._id("[PAD]")
+        """Id of the token that fills rows."""
+        return self._id("pad")
 
     @cached_property
     def start_id(self) -> int:
-        """Id of ``[CLS]``."""
-        return self._id("[CLS]")
+        """Id of the token before a sequence."""
+        return self._id("start")
 
     @cached_property
     def separator_id(self) -> int:
-        """Id of ``[SEP]``."""
-        return self._id("[SEP]")
+        """Id of the token after a segment."""
+        return self._id("separator")
 
     @cached_property
     def mask_id(self) -> int:
-        """Id of ``[MASK]``."""
-        return self._id("[MASK]")
+        """Id of the token that hides others."""
+        return self._id("mask")
+
+    @cached_property
+    def unknown_id(self) -> int | None:
+        """Id of the token for what has no piece; None where all text has pieces."""
+        return self._id("unknown") if "unknown" in self.names else None
 
     @cached_property
     def continues_word(self) -> NDArray[np.bool_]:
-        """``[size]``: True for pieces that continue a word (``##ing``)."""
-        table = np.zeros(self.size, dtype=bool)
-        for token, index in self.tokenizer.get_vocab(with_added_tokens=True).items():
-            table[index] = token.startswith("##") and len(token) > 2
-        return table
+        """``[size]``: True for tokens that by their looks continue a word (``##ing``).
+
+        What begins a word in a text is told by an encoder's ``word_starts``.
+        """
+        return self.model.continues_word()
 
     @property
     def id_type(self) -> type[np.uint16] | type[np.uint32]:
@@ -95,19 +130,33 @@ class Vocabulary:
         return np.uint16 if self.size <= 2**16 else np.uint32
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
-        """Ids of several texts, without special tokens."""
-        encodings = self.tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
-        return [encoding.ids for encoding in encodings]
+        """Ids of several texts, without special tokens: the reference of every encoder."""
+        return self.model.encode(texts)
+
+    def encoder(self) -> Encoder:
+        """The fastest encoder whose ids are sure to be those of :meth:`encode`; a new one."""
+        # Imported here, since compiled code takes its time and readers of tokens need none.
+        from preprocessing.tokenization.choice import encoder_of
+        from preprocessing.tokenization.sentencepiece import sentencepiece_encoder
+
+        if isinstance(self.model, SentencePieceModel):
+            return sentencepiece_encoder(self.model)
+        return encoder_of(self.model.tokenizer)
 
     def decode(self, ids: Sequence[int] | NDArray[Any]) -> str:
         """Text of some ids, specials included."""
-        return str(self.tokenizer.decode([int(i) for i in ids], skip_special_tokens=False))
+        return self.model.decode([int(i) for i in ids])
 
     def tokens(self, ids: Sequence[int] | NDArray[Any]) -> list[str]:
         """The pieces themselves."""
-        return [str(self.tokenizer.id_to_token(int(i))) for i in ids]
+        return [self.model.id_to_token(int(i)) for i in ids]
 
-    def _id(self, token: str) -> int:
-        index = self.tokenizer.token_to_id(token)
-        assert index is not None, token
-        return int(index)
+    def _id(self, role: Role) -> int:
+        if role not in self.names:
+            raise InputError(
+                f"{self.directory}: the vocabulary has no {USUAL_NAMES[role][0]}; if another of "
+                f"its tokens plays this role, name it in tokenizer.specials.{role}"
+            )
+        index = self.model.token_to_id(self.names[role])
+        assert index is not None, role
+        return index

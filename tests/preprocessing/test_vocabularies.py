@@ -10,14 +10,14 @@ from corpora import make_text, prepare_config, run_stages, write_documents
 from tokenizers import Tokenizer
 
 from preprocessing.settings import Preparation
-from preprocessing.storage import InputError
+from preprocessing.storage import InputError, Manifest
 from preprocessing.vocabulary import SPECIAL_TOKENS, Vocabulary
 
 TRAIN = """
 import json, sys
 from pathlib import Path
-from preprocessing.settings import WordPieceConfig
-from preprocessing.stages.train_tokenizer import train_wordpiece
+from preprocessing.tokenizers.settings import WordPieceConfig
+from preprocessing.tokenizers.wordpiece import train_wordpiece
 
 texts = json.loads(Path(sys.argv[1]).read_text())
 config = WordPieceConfig(kind="wordpiece", vocab_size=int(sys.argv[2]))
@@ -70,7 +70,7 @@ def test_commonest_characters_are_kept_and_continue_where_they_occur_inside(
 def test_training_takes_a_sample_of_large_corpora(tmp_path: Path) -> None:
     write_documents(tmp_path / "raw" / "a.txt", make_text(300))
     counts = {}
-    for limit in (2**30, 8000):
+    for limit in (2**30, 3000):
         preparation = prepare_config(
             tmp_path,
             tokenizer={
@@ -82,7 +82,15 @@ def test_training_takes_a_sample_of_large_corpora(tmp_path: Path) -> None:
         )
         run_stages(preparation, ["ingest", "deduplicate", "tokenizer"])
         counts[limit] = Vocabulary.load(preparation.tokenizer_directory).size
-    assert counts[8000] < counts[2**30]
+        facts = Manifest.read(preparation.tokenizer_directory).facts
+        assert facts["vocab_size"] == counts[limit]
+        taken = facts["trained_on"]["sampled_bytes_by_language"]["und"]
+        given = facts["trained_on"]["bytes_by_language"]["und"]
+        assert taken == given if limit == 2**30 else 0.7 * limit < taken < 1.3 * limit
+    assert counts[3000] < counts[2**30]
+
+
+ROAD = ("ingest", "deduplicate", "tokenizer")
 
 
 def adopting(folder: Path, path: Path, **options: object) -> Preparation:
@@ -105,7 +113,7 @@ def test_vocab_txt_is_adopted_with_its_ids(tmp_path: Path, lowercase: bool) -> N
     path = write_vocabulary(tmp_path / "given" / "vocab.txt", words)
     for given in (path, path.parent):
         preparation = adopting(tmp_path / given.name, given, lowercase=lowercase)
-        run_stages(preparation, ["tokenizer"])
+        run_stages(preparation, ROAD)
         vocabulary = Vocabulary.load(preparation.tokenizer_directory)
         (ids,) = vocabulary.encode(["The cats [MASK]"])
         first = words.index("the" if lowercase else "The")
@@ -122,34 +130,42 @@ def test_tokenizer_json_is_adopted(tmp_path: Path) -> None:
     prepared = prepare_config(tmp_path / "own")
     run_stages(prepared, ["ingest", "deduplicate", "tokenizer"])
     preparation = adopting(tmp_path, prepared.tokenizer_directory)
-    run_stages(preparation, ["tokenizer"])
+    run_stages(preparation, ROAD)
     name = "tokenizer.json"
     assert (preparation.tokenizer_directory / name).read_bytes() == (
         prepared.tokenizer_directory / name
     ).read_bytes()
 
 
-@pytest.mark.parametrize(
-    ("words", "expected"),
-    [
-        (["[PAD]", "[UNK]", "[CLS]", "[SEP]", "a"], r"the vocabulary has no \[MASK\]"),
-        (["a", "b"], r"has no \[PAD\], \[UNK\], \[CLS\], \[SEP\], \[MASK\]"),
-        ([*SPECIAL_TOKENS, "a", "b", "a"], "a piece stands there twice"),
-        ([], r"has no \[PAD\]"),
-    ],
-)
-def test_vocabulary_that_is_no_good_is_refused(
-    tmp_path: Path, words: list[str], expected: str
-) -> None:
-    path = write_vocabulary(tmp_path / "vocab.txt", words)
-    with pytest.raises(InputError, match=expected):
-        run_stages(adopting(tmp_path, path), ["tokenizer"])
+def test_vocabulary_that_is_no_good_is_refused(tmp_path: Path) -> None:
+    for number, (words, expected) in enumerate(
+        [([*SPECIAL_TOKENS, "a", "b", "a"], "a piece stands there twice"), ([], "0 pieces")]
+    ):
+        path = write_vocabulary(tmp_path / str(number) / "vocab.txt", words)
+        with pytest.raises(InputError, match=expected):
+            run_stages(adopting(tmp_path / str(number), path), ROAD)
+
+
+def test_missing_role_is_an_error_where_it_is_needed(tmp_path: Path) -> None:
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "a"]
+    path = write_vocabulary(tmp_path / "given" / "vocab.txt", words)
+    preparation = adopting(tmp_path, path)
+    run_stages(preparation, ROAD)
+    vocabulary = Vocabulary.load(preparation.tokenizer_directory)
+    assert vocabulary.separator_id == 3
+    with pytest.raises(InputError, match=r"no \[MASK\]; if another.*tokenizer\.specials\.mask"):
+        _ = vocabulary.mask_id
 
 
 def test_missing_or_damaged_vocabulary_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"no tokenizer\.json or vocab\.txt here"):
-        run_stages(adopting(tmp_path, tmp_path / "nowhere"), ["tokenizer"])
+    with pytest.raises(InputError, match=r"no tokenizer\.json, vocab\.txt or sentencepiece"):
+        run_stages(adopting(tmp_path, tmp_path / "nowhere"), ROAD)
     bad = tmp_path / "bad" / "tokenizer.json"
     write_vocabulary(bad, ["{"])
     with pytest.raises(InputError, match="not a vocabulary that can be read"):
         run_stages(adopting(tmp_path, bad), ["tokenizer"])
+    write_vocabulary(tmp_path / "bad" / "spiece.model", ["{"])
+    with pytest.raises(InputError, match=r"holds tokenizer\.json, spiece\.model; name the one"):
+        run_stages(adopting(tmp_path, tmp_path / "bad"), ["tokenizer"])
+    with pytest.raises(InputError, match="not a sentencepiece model"):
+        run_stages(adopting(tmp_path, tmp_path / "bad" / "spiece.model"), ["tokenizer"])

@@ -1,0 +1,165 @@
+"""The ``tokenizer`` section of a configuration: one class a kind of vocabulary."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Literal
+
+import pydantic
+
+from configs.schema import config, setting
+from preprocessing.tokenizers.specials import Role
+
+Name = Annotated[str, pydantic.Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+Positive = Annotated[int, pydantic.Field(ge=1)]
+
+
+@config
+class SamplingConfig:
+    """How much of each language a vocabulary is trained on.
+
+    Attributes:
+        alpha: a language with the share p of the bytes gets a share proportional to p**alpha:
+            1 leaves the shares as they are, 0 makes them equal, 0.3 is what XLM-R used (Conneau
+            et al., 2020, section 3.1). Documents of a language that gets more than it has are
+            taken several times.
+    """
+
+    alpha: Annotated[float, pydantic.Field(ge=0.0, le=1.0)] = 1.0
+
+
+@config
+class TrainingConfig:
+    """What every trained vocabulary needs to know.
+
+    Attributes:
+        max_training_bytes: of text; a corpus that is larger is sampled by documents. The trainers
+            hold the distinct words of this much text in memory, sentencepiece all of the text.
+        sampling: languages against each other.
+        name: of the vocabulary's directory; left out, one that says what it is.
+    """
+
+    max_training_bytes: Positive = 2**30
+    sampling: SamplingConfig = SamplingConfig()
+    name: Name | None = None
+
+
+@config
+class WordPieceConfig(TrainingConfig):
+    """Train a WordPiece vocabulary as BERT's (basic tokenizer, ``##`` continuations)."""
+
+    kind: Literal["wordpiece"]
+    vocab_size: Annotated[int, pydantic.Field(ge=100)]
+    lowercase: bool = True
+    min_frequency: Positive = 2
+
+    @property
+    def directory_name(self) -> str:
+        """The given name, or one that says what the vocabulary is."""
+        cased = "uncased" if self.lowercase else "cased"
+        return self.name or f"wordpiece-{self.vocab_size}-{cased}"
+
+
+@config
+class SentencePieceConfig(TrainingConfig):
+    """Train a vocabulary with the sentencepiece library: a unigram model, or BPE merges.
+
+    Attributes:
+        vocab_size: with specials (and the 256 bytes); a small corpus may give fewer pieces.
+        character_coverage: share of the characters, by occurrence, that get a piece of their own.
+        byte_fallback: a character without a piece becomes its bytes, not ``[UNK]``.
+        normalization: ``nmt_nfkc``, the same with case folding (``nmt_nfkc_cf``), or ``identity``.
+            Under ``identity`` only the space U+0020 parts words: a line end is a character.
+        split_digits: every digit is a piece.
+        max_sentencepiece_length: characters a piece.
+    """
+
+    kind: Literal["unigram", "sentencepiece_bpe"]
+    vocab_size: Annotated[int, pydantic.Field(ge=20)]
+    character_coverage: Annotated[float, pydantic.Field(ge=0.98, le=1.0)] = 0.9995
+    byte_fallback: bool = False
+    normalization: Literal["nmt_nfkc", "nmt_nfkc_cf", "identity"] = "nmt_nfkc"
+    split_digits: bool = False
+    max_sentencepiece_length: Annotated[int, pydantic.Field(ge=1, le=512)] = 16
+
+    def __post_init__(self) -> None:
+        if self.byte_fallback and self.vocab_size < 300:
+            raise ValueError("with byte_fallback, vocab_size must be at least 300")
+
+    @property
+    def directory_name(self) -> str:
+        """The given name, or one that says what the vocabulary is."""
+        cased = "uncased" if self.normalization.endswith("_cf") else "cased"
+        return self.name or f"{self.kind.replace('_', '-')}-{self.vocab_size}-{cased}"
+
+
+@config
+class ByteLevelBPEConfig(TrainingConfig):
+    """Train byte-level BPE as GPT-2's: all 256 bytes, so nothing is unknown."""
+
+    kind: Literal["byte_level_bpe"]
+    vocab_size: Annotated[int, pydantic.Field(ge=261)]
+    min_frequency: Positive = 2
+
+    @property
+    def directory_name(self) -> str:
+        """The given name, or one that says what the vocabulary is."""
+        return self.name or f"byte-level-bpe-{self.vocab_size}"
+
+
+@config
+class CharactersConfig(TrainingConfig):
+    """Each character is a token: the commonest ones, until they cover enough of the text.
+
+    Attributes:
+        vocab_size: at most, with specials.
+        coverage: share of the characters, by occurrence, that the vocabulary is to know.
+        lowercase: fold case first.
+        whitespace: ``drop`` it (a word then shows in the word starts alone), or make every run of
+            it one token, a space.
+    """
+
+    kind: Literal["characters"]
+    vocab_size: Annotated[int, pydantic.Field(ge=6)]
+    coverage: Annotated[float, pydantic.Field(gt=0.0, le=1.0)] = 0.9999
+    lowercase: bool = False
+    whitespace: Literal["drop", "token"] = "drop"
+
+    @property
+    def directory_name(self) -> str:
+        """The given name, or one that says what the vocabulary is."""
+        cased = "uncased" if self.lowercase else "cased"
+        return self.name or f"characters-{self.vocab_size}-{cased}"
+
+
+@config
+class ExistingTokenizerConfig:
+    """Adopt a vocabulary.
+
+    Attributes:
+        path: a ``tokenizer.json``, BERT's ``vocab.txt``, a sentencepiece ``.model``, or a folder
+            that holds one.
+        lowercase: whether a ``vocab.txt`` is of lowercased text; the other forms say so themselves.
+        specials: which token plays a role, where it bears none of the usual names
+            (``{separator: "<|endoftext|>"}``).
+    """
+
+    kind: Literal["existing"]
+    path: Path
+    lowercase: bool = True
+    specials: Mapping[Role, str] = setting({})
+    name: Name
+
+    @property
+    def directory_name(self) -> str:
+        """The given name."""
+        return self.name
+
+
+TrainedTokenizerConfig = (
+    WordPieceConfig | SentencePieceConfig | ByteLevelBPEConfig | CharactersConfig
+)
+TokenizerConfig = Annotated[
+    TrainedTokenizerConfig | ExistingTokenizerConfig, pydantic.Field(discriminator="kind")
+]

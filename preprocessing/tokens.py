@@ -6,6 +6,7 @@ by arithmetic, and what is read is the page cache itself: nothing is copied, not
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -20,8 +21,8 @@ from preprocessing.vocabulary import Vocabulary
 ROWS_PER_BATCH = 256
 
 
-def token_schema(vocabulary: Vocabulary) -> pa.Schema:
-    """Columns of a token shard."""
+def token_schema(vocabulary: Vocabulary, annotations: Sequence[pa.Field] = ()) -> pa.Schema:
+    """Columns of a token shard, those of annotations last."""
     ids = pa.from_numpy_dtype(np.dtype(vocabulary.id_type))
     return pa.schema(
         [
@@ -37,6 +38,7 @@ def token_schema(vocabulary: Vocabulary) -> pa.Schema:
                 pa.large_list(pa.field("item", pa.int32(), nullable=False)),
                 nullable=False,
             ),
+            *annotations,
         ]
     )
 
@@ -59,6 +61,7 @@ class TokenStore:
         self.manifest = Manifest.read(directory)
         shards = self.manifest.of(split)
         self._readers = [open_shard(directory / shard.name) for shard in shards]
+        self._schema = self._readers[0].schema if self._readers else pa.schema([])
         self._starts = np.cumsum([0, *(shard.rows for shard in shards)])
         self._batch = lru_cache(maxsize=1024)(self._read_batch)
 
@@ -85,10 +88,47 @@ class TokenStore:
         batch, row = self._locate(document)
         return batch[1][row]
 
+    def word_starts(self, document: int) -> NDArray[np.bool_]:
+        """Which tokens of a document begin a word ``[tokens]``."""
+        starts: NDArray[np.bool_] = self._value("word_starts", document).values.to_numpy(
+            zero_copy_only=False
+        )
+        return starts
+
+    def spans(self, layer: str, document: int) -> NDArray[np.int32]:
+        """Spans of a layer (``phrases``, ``entities``) in a document.
+
+        Returns:
+            ``[spans, 2]``: first token and number of tokens; ascending, without overlap.
+
+        Raises:
+            ValueError: these tokens were made without that layer.
+        """
+        if layer not in self.layers:
+            raise ValueError(
+                f"these tokens have no {layer}: name a lexicon in corpus.annotations.{layer}, "
+                "and tokenize anew"
+            )
+        found = self._value(layer, document).values
+        return np.stack([found.field(name).to_numpy() for name in ("start", "length")], axis=1)
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """The layers of spans that these tokens have."""
+        return tuple(layer for layer in ("phrases", "entities") if layer in self._schema.names)
+
+    def _value(self, column: str, document: int) -> pa.LargeListScalar:
+        shard, batch, row = self._place(document)
+        return self._readers[shard].get_batch(batch).column(column)[row]
+
     def _locate(self, document: int) -> tuple[tuple[Ragged, Ragged], int]:
+        shard, batch, row = self._place(document)
+        return self._batch(shard, batch), row
+
+    def _place(self, document: int) -> tuple[int, int, int]:
         shard = int(np.searchsorted(self._starts, document, side="right")) - 1
         batch, row = divmod(document - int(self._starts[shard]), ROWS_PER_BATCH)
-        return self._batch(shard, batch), row
+        return shard, batch, row
 
     def _read_batch(self, shard: int, index: int) -> tuple[Ragged, Ragged]:
         batch = self._readers[shard].get_batch(index)

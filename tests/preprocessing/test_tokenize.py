@@ -1,13 +1,18 @@
+import json
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from corpora import make_text, prepare_config, run_stages, shard_rows, write_documents
 from tokenizers import Tokenizer
 
+from preprocessing.documents import document_id
 from preprocessing.sentences import split_sentences
 from preprocessing.settings import Preparation
+from preprocessing.stages.tokenize import sentence_bounds
 from preprocessing.storage import Manifest
+from preprocessing.texts import Texts
 from preprocessing.tokens import TokenStore
 from preprocessing.vocabulary import SPECIAL_TOKENS, Vocabulary
 
@@ -132,16 +137,7 @@ def test_tokens_of_many_batches_and_pieces_of_shards(tmp_path: Path) -> None:
     run_stages(preparation, ["ingest", "deduplicate", "tokenizer", "tokenize"])
     rows = shard_rows(preparation.tokens_directory, "train")
     # Cut the one shard of documents into its batches without cutting the documents anew.
-    finer = Preparation(
-        seed=preparation.seed,
-        corpus=type(preparation.corpus)(
-            directory=preparation.corpus.directory,
-            inputs=preparation.corpus.inputs,
-            shard_bytes=16384,
-        ),
-        tokenizer=preparation.tokenizer,
-        examples=preparation.examples,
-    )
+    finer = prepare_config(tmp_path, corpus={"shard_bytes": 16384, "validation": {}})
     run_stages(finer, ["tokenize"], overwrite=True)
     manifest = Manifest.read(preparation.tokens_directory)
     assert len(manifest.shards) >= 2
@@ -158,4 +154,15 @@ def test_document_without_tokens_is_counted(tmp_path: Path) -> None:
     run_stages(preparation)
     manifest = Manifest.read(preparation.tokens_directory)
     assert manifest.rejects == {"no_tokens": 1}
+    (log,) = (preparation.tokens_directory / "rejects").glob("*.jsonl")
+    (row,) = map(json.loads, log.read_text().splitlines())
+    assert (row["reason"], row["id"]) == ("no_tokens", document_id("\x01\x02").hex())
     assert manifest.totals()["rows"] == 30
+
+
+def test_sentences_begin_at_the_tokens_of_their_marks() -> None:
+    """Three texts: two sentences, of which the first has no token; none; white space and one."""
+    texts = Texts.of(pa.array(["\x01. So.", "", "  So"]))
+    starts, places = np.array([0, 3, 8]), np.array([0, 0, 3])
+    offsets = np.array([0, 2, 2, 4])
+    assert sentence_bounds(texts, starts, places, offsets).tolist() == [0, 2, 4]

@@ -10,6 +10,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from preprocessing.charts import Tick, nice_ticks, number
+
 Point = tuple[float, float]
 
 MOST_POINTS = 400
@@ -22,14 +24,6 @@ class Series:
 
     name: str
     points: Sequence[Point]
-
-
-@dataclass(frozen=True)
-class Tick:
-    """A label at ``at`` percent from the left or from the top."""
-
-    at: float
-    label: str
 
 
 @dataclass(frozen=True)
@@ -122,28 +116,3 @@ def thin(points: Sequence[Point], size: int) -> list[Point]:
         (sum(x for x, _ in group) / len(group), sum(y for _, y in group) / len(group))
         for group in groups
     ]
-
-
-def nice_ticks(low: float, high: float, count: int) -> list[float]:
-    """About ``count`` multiples of 1, 2 or 5 times a power of ten that enclose ``[low, high]``.
-
-    >>> nice_ticks(0.13, 0.92, 4)
-    [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]
-    """
-    span = (high - low) or abs(high) or 1.0
-    power = 10.0 ** math.floor(math.log10(span / count))
-    step = min((power * factor for factor in (1, 2, 5, 10)), key=lambda s: abs(span / s - count))
-    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
-    last = max(last, first + 1)
-    return [round(index * step, 12) for index in range(first, last + 1)]
-
-
-def number(value: float) -> str:
-    """A value in about three digits.
-
-    >>> [number(value) for value in (0, 0.00315, 0.25, 7.709, 6e-5, 28961.9)]
-    ['0', '0.00315', '0.25', '7.71', '6e-05', '28,962']
-    """
-    if abs(value) >= 1000:
-        return f"{value:,.0f}"
-    return f"{value:.3g}"

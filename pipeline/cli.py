@@ -11,14 +11,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from configs.schema import find
+from configs.schema import find, load
 from preprocessing.commands import STAGES
 from preprocessing.console import (
     BAD_INPUT,
+    LOOKING,
     add_common_arguments,
+    add_slice_arguments,
     add_stage_arguments,
     guarded,
     parse,
+    run_road_command,
     run_stage_command,
     stage_example,
 )
@@ -79,6 +82,8 @@ def _import_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> Result:
+    if "model" not in load(arguments.config, arguments.overrides).sections:
+        return run_road_command(arguments)
     from pipeline.commands import run_all
 
     return _with_run(
@@ -170,14 +175,17 @@ COMMANDS: dict[str, Entry] = {
             "prepare",
             summary,
             stage_example(name),
-            add_stage_arguments,
+            add_slice_arguments,
             lambda arguments: run_stage_command(arguments.command, arguments),
         )
         for name, (summary, _) in STAGES.items()
     },
+    "inspect": Entry("prepare", *LOOKING["inspect"]),
+    "takedown": Entry("prepare", *LOOKING["takedown"]),
     "run": Entry(
         "train",
-        "all stages in order, training, evaluation, export, report; skips what is up to date",
+        "all stages in order, and where there is a model training, evaluation, export, report; "
+        "skips what is up to date",
         f"example: lexmill run {_QUICKSTART} --ranks 2",
         _run_arguments,
         _run,
@@ -189,6 +197,7 @@ COMMANDS: dict[str, Entry] = {
         add_common_arguments,
         _train,
     ),
+    "status": Entry("train", *LOOKING["status"]),
     "evaluate": Entry(
         "judge",
         "score the newest checkpoint beside its baselines",

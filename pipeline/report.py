@@ -16,7 +16,7 @@ from typing import Any
 import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from pipeline.charts import Chart, Series, line_chart, number
+from pipeline.charts import Chart, Series, line_chart
 from pipeline.evaluation.language_modeling import Evaluation, SetResult, read_evaluation
 from pipeline.settings import Run
 from pipeline.training.checkpoints.checkpoint import (
@@ -28,6 +28,7 @@ from pipeline.training.checkpoints.checkpoint import (
     read_state,
 )
 from pipeline.training.tracking import read_metrics
+from preprocessing.charts import number
 from preprocessing.storage import MANIFEST, InputError, Manifest, write_text
 
 REPORT_FILE = "report.html"
@@ -236,6 +237,7 @@ def data_lines(run: Run) -> list[StageLine]:
     names = dict.fromkeys(phase.examples for phase in run.phases)
     places = [
         ("ingest", preparation.documents_directory),
+        *([("clean", preparation.filtered_directory)] if preparation.corpus.clean else []),
         ("deduplicate", preparation.clean_directory),
         ("tokenizer", preparation.tokenizer_directory),
         ("tokenize", preparation.tokens_directory),

@@ -6,14 +6,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import preprocessing.charts
 from pipeline import charts
-from pipeline.charts import Series, line_chart, nice_ticks, thin
+from pipeline.charts import Series, line_chart, thin
+from preprocessing.charts import nice_ticks
 
 
 def test_the_examples_in_the_docstrings_hold():
-    results = doctest.testmod(charts)
-    assert results.attempted >= 3
-    assert results.failed == 0
+    results = [doctest.testmod(module) for module in (charts, preprocessing.charts)]
+    assert [result.attempted for result in results] == [1, 3]
+    assert not any(result.failed for result in results)
 
 
 def test_points_stand_where_their_values_are():

@@ -1,0 +1,188 @@
+"""Rows of examples as the loader makes them: by the same functions, with the same keys.
+
+    train row 0, epoch 0: 2 sequences, 24 of 32 tokens
+      1 A  [CLS] the {man → [MASK]} went to a {. → store} [SEP]
+        B  he {left = left} [SEP]
+
+A target stands in braces: what was there, and what the model sees instead; ``=`` where it sees
+the truth.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import pydantic
+from rich.text import Text
+
+from preprocessing.corruption import CorruptionConfig
+from preprocessing.inspection.outputs import (
+    Batches,
+    Output,
+    Selection,
+    find_vocabulary,
+    pieces,
+)
+from preprocessing.inspection.terminal import on_a_line
+from preprocessing.rows import IGNORED, ROWS_PER_BATCH, RowSet, copy_split
+from preprocessing.storage import InputError
+from preprocessing.vocabulary import Vocabulary
+
+FATES: Mapping[str, str] = {"masked": "red", "random": "yellow", "kept": "green"}
+"""What becomes of a target, and its colour."""
+LEGEND = "targets: {truth → [MASK]} masked, {truth → other} random, {truth = truth} kept"
+_PAIR_LABELS = {0: "next", 1: "random"}
+
+
+def read_examples(output: Output, selection: Selection) -> Iterator[dict[str, Any]]:
+    """The selected rows of one split in one epoch, as plain values.
+
+    Raises:
+        InputError: no such split or epoch, damaged shards, or something that examples do not have.
+    """
+    if selection.id is not None or selection.grep is not None:
+        raise InputError(
+            f"{output.directory}: examples have neither ids nor text of documents to look for; "
+            "choose by --rows, --split and --epoch"
+        )
+    assert output.manifest is not None
+    configuration, facts = output.manifest.configuration, output.manifest.facts
+    splits: Mapping[str, int] = facts["splits"]
+    split, epoch, rows = _place(output, selection, splits)
+    if split not in splits:
+        raise InputError(f"{output.directory}: no split '{split}' here; there are {list(splits)}")
+    row_set = RowSet(output.directory, split, seed=configuration["seed"])
+    corruption: CorruptionConfig = pydantic.TypeAdapter(CorruptionConfig).validate_json(
+        json.dumps(configuration["examples"]["corruption"])
+    )
+    vocabulary = find_vocabulary(output)
+    copy = epoch % splits[split]
+    rows = rows[: max(0, row_set.num_rows[copy] - rows.start)]
+    _check(output, copy_split(split, copy), rows)
+    for row in rows:
+        arrays = row_set.arrays(corruption, np.array([row]), epoch=epoch)
+        yield {
+            "row": row,
+            "split": split,
+            "epoch": epoch,
+            "copy": copy,
+            **_plain(arrays, row_set, row_set.read(copy, np.array([row])), vocabulary),
+        }
+
+
+def _place(
+    output: Output, selection: Selection, splits: Mapping[str, int]
+) -> tuple[str, int, range]:
+    """Split, epoch and rows that are meant; of a single shard its own."""
+    assert output.manifest is not None
+    if output.shards == output.manifest.shards:
+        split = selection.split or ("train" if "train" in splits else next(iter(splits)))
+        return split, selection.epoch or 0, selection.rows
+    (shard,) = output.shards
+    split, _, copy_name = shard.split.rpartition("/")
+    copy = int(copy_name.rpartition("-")[2])
+    epoch = copy if selection.epoch is None else selection.epoch
+    if selection.split not in (None, split) or epoch % splits[split] != copy:
+        raise InputError(
+            f"{output.directory / shard.name}: this shard belongs to split '{split}' and to "
+            f"epochs {copy}, {copy + splits[split]}, ...; name the directory to see others"
+        )
+    before = 0
+    for other in output.manifest.of(shard.split):
+        if other.name == shard.name:
+            break
+        before += other.rows
+    stop = min(selection.rows.stop, shard.rows)
+    return split, epoch, range(before + min(selection.rows.start, stop), before + stop)
+
+
+def _check(output: Output, folder: str, rows: range) -> None:
+    """Look for damage in the record batches that hold the rows."""
+    assert output.manifest is not None
+    first = 0
+    for shard in output.manifest.of(folder):
+        own = range(max(rows.start, first) - first, min(rows.stop, first + shard.rows) - first)
+        if own:
+            batches = Batches(output.directory / shard.name)
+            for index in range(own.start // ROWS_PER_BATCH, own[-1] // ROWS_PER_BATCH + 1):
+                batches[index]
+        first += shard.rows
+
+
+def _plain(
+    arrays: Any, row_set: RowSet, stored: Any, vocabulary: Vocabulary | None
+) -> dict[str, Any]:
+    shown = arrays.ids.reshape(-1)
+    places, labels = arrays.targets["masked_lm"]
+    real = labels != IGNORED
+    targets = [
+        {
+            "place": int(place),
+            "truth": pieces(vocabulary, [int(label)])[0],
+            "shown": pieces(vocabulary, [int(shown[place])])[0],
+            "fate": _fate(int(shown[place]), int(label), row_set.special.mask),
+        }
+        for place, label in zip(places[real], labels[real], strict=True)
+    ]
+    return {
+        "ids": shown.tolist(),
+        "pieces": pieces(vocabulary, shown.tolist()),
+        "sequence_ids": arrays.sequence_ids.reshape(-1).tolist(),
+        "segment_ids": arrays.segment_ids.reshape(-1).tolist(),
+        "sequences": [
+            {"id": int(one), "length": int(length), "pair": _PAIR_LABELS.get(int(label))}
+            for one, length, label in zip(stored.ids, stored.lengths, stored.labels, strict=True)
+        ],
+        "targets": targets,
+    }
+
+
+def _fate(shown: int, truth: int, mask: int) -> str:
+    """What became of a target; a random token that hits the truth counts as kept."""
+    return "masked" if shown == mask else "kept" if shown == truth else "random"
+
+
+def render(plain: Mapping[str, Any]) -> Text:
+    """A row for a terminal."""
+    length = len(plain["ids"])
+    filled = sum(1 for one in plain["sequence_ids"] if one)
+    fates = [target["fate"] for target in plain["targets"]]
+    title = f"{on_a_line(plain['split'])} row {plain['row']:,}, epoch {plain['epoch']}"
+    text = Text.assemble((title, "bold"))
+    text.append(
+        f": {len(plain['sequences'])} sequences, {filled} of {length} tokens, "
+        + ", ".join(f"{fates.count(fate)} {fate}" for fate in FATES)
+        + "\n"
+    )
+    targets = {target["place"]: target for target in plain["targets"]}
+    place = 0
+    for number, sequence in enumerate(plain["sequences"], 1):
+        stop = place + sequence["length"]
+        pair = f", pair: {sequence['pair']}" if sequence["pair"] else ""
+        text.append(f"  ── {number}: sequence {sequence['id']}{pair}\n", style="dim")
+        segment = None
+        for at in range(place, stop):
+            if plain["segment_ids"][at] != segment:
+                segment = plain["segment_ids"][at]
+                text.append(("" if at == place else "\n") + f"  {'AB'[segment]} ", style="dim")
+            text.append(" ").append_text(
+                _token(plain["pieces"][at], targets.get(at), plain["segment_ids"][at])
+            )
+        text.append("\n")
+        place = stop
+    if place < length:
+        text.append(f"  ── {length - place} of padding\n", style="dim")
+    return text
+
+
+def _token(piece: str, target: Mapping[str, Any] | None, segment: int) -> Text:
+    if target is None:
+        return Text(on_a_line(piece), style="blue" if segment else "")
+    sign = "=" if target["fate"] == "kept" else "→"
+    return Text(
+        f"{{{on_a_line(target['truth'])} {sign} {on_a_line(target['shown'])}}}",
+        style=f"bold {FATES[target['fate']]}",
+    )

@@ -1,388 +1,269 @@
-"""Streaming readers of raw text: any fsspec URL, in bounded memory, without losing a record.
+"""Streaming readers of raw files: any fsspec URL, in bounded memory, without losing a record.
 
 A *record* is a document of a raw file: a run of lines between blank lines (``text``), a line
-(``lines``), a JSON object a line (``jsonl``) or a row (``parquet``). Every record comes out as a
-:class:`Document` or as a :class:`Reject` with its reason; blank lines are separators, no records.
-Line ends ``\\r\\n`` and ``\\r`` become ``\\n``; a byte-order mark at the start of a file is
-dropped.
+(``lines``), a file (``file``), a JSON value, a row, an article. Every record comes out as one of
+:class:`Documents` or as a :class:`Reject` with its reason; blank lines are separators, no records.
+Line ends ``\\r\\n`` and ``\\r`` become ``\\n``; NUL and other control characters stay what they
+are; a byte-order mark at the start of a file says its encoding and is dropped.
 
-Large files are read in *slices*, independently of each other. A record belongs to the slice that
-its first byte lies in, so that any cutting gives the same records in the same order:
-
-    b"one\\ntwo\\n\\nthree\\n"  cut at 5:  slice [0, 5) reads "one\\ntwo", slice [5, 15) "three"
-
-Files ending in ``.gz`` (any number of members) and ``.zst`` (any number of frames) are
-decompressed on the way and, like Parquet, always read whole.
+Compressed files (``.gz``, ``.zst``, ``.bz2``, ``.xz``) are decompressed on the way, any number of
+members, frames or streams. What a file is, its first bytes say: one without such a suffix is
+decompressed too, and one with it that is nothing of the kind is a reject.
 """
 
 from __future__ import annotations
 
 import itertools
-import json
-import re
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import IO, Any, Literal, Protocol
+from typing import IO
 
+import numpy as np
 import pyarrow as pa
-import pyarrow.parquet
-import zstandard
 
-from preprocessing.sources import (
-    BLOCK_BYTES,
-    Compression,
-    Form,
-    Slice,
-    Source,
-    compression,
-    digest_source,
-    list_sources,
-    open_bytes,
-    split,
-)
+from preprocessing.reading import archives, encodings
+from preprocessing.reading.admission import admit, oversized
+from preprocessing.reading.base import DamagedError, Documents, Found, Reject, Split, gathered
+from preprocessing.reading.blanks import is_blank, spaces_end
+from preprocessing.reading.columnar import arrow_rows, parquet_rows
+from preprocessing.reading.delimited import rows_of
+from preprocessing.reading.hub import hub_rows, is_hub
+from preprocessing.reading.json_forms import RAW_FACTOR, json_array, json_lines
+from preprocessing.reading.lines import Oversized, Range, Spans, line_start, scan
+from preprocessing.reading.megatron import token_documents
+from preprocessing.reading.settings import LINE_FORMS, TEXT_FORMS, ReadingConfig
+from preprocessing.reading.sources import Slice, SliceDigest, open_bytes, read_blocks, shown
+from preprocessing.reading.splitting import cut
+from preprocessing.reading.wikiextractor import articles
 from preprocessing.storage import InputError
 
-__all__ = [
-    "Document",
-    "Form",
-    "Reject",
-    "Slice",
-    "Source",
-    "digest_source",
-    "list_sources",
-    "open_bytes",
-    "read",
-    "split",
-]
 
-Reason = Literal[
-    "invalid_utf8", "invalid_json", "missing_text", "empty_text", "too_long", "damaged_archive"
-]
-
-MAX_RECORD_BYTES = 1 << 28
-# Small, since damage costs what its step would have given, and since a step gives all it can:
-# 16 KiB of usual text, and never more than 4 MiB (gzip) or 128 MiB (zstd).
-ARCHIVE_STEP_BYTES = 1 << 12
-PARQUET_ROWS = 256
-
-_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-# Exactly the characters of str.isspace, in UTF-8.
-_BLANK = re.compile(
-    rb"(?:[\s\x1c-\x1f]|\xc2[\x85\xa0]|\xe1\x9a\x80|\xe2\x80[\x80-\x8a\xa8\xa9\xaf]|\xe2\x81\x9f"
-    rb"|\xe3\x80\x80)*+\Z"
-)
-
-
-@dataclass(frozen=True)
-class Document:
-    """A record with its text. ``offset`` counts uncompressed bytes, in Parquet rows."""
-
-    text: str
-    url: str
-    offset: int
-
-
-@dataclass(frozen=True)
-class Reject:
-    """A record that is no document, and why. ``offset`` counts as a document's does."""
-
-    reason: Reason
-    url: str
-    offset: int
-    detail: str
-
-
-# -- records -------------------------------------------------------------------------------------
-
-
-class _DamagedError(Exception):
-    """A file whose bytes make no sense from ``offset`` on."""
-
-    def __init__(self, offset: int, detail: str) -> None:
-        super().__init__(detail)
-        self.offset = offset
-
-
-def read(piece: Slice, form: Form, text_field: str) -> Iterator[Document | Reject]:
-    """The records of a slice, in order.
+def read(
+    piece: Slice, reading: ReadingConfig, digest: SliceDigest | None = None
+) -> Iterator[Documents | Reject | Split]:
+    """The records of a slice: documents in their order, and rejects among them.
 
     A bad record never ends the stream. A damaged file gives the records that ended before the
     damage and then one reject.
 
     Args:
-        piece: what to read, from :func:`split`.
-        form: how records are marked.
-        text_field: key (``jsonl``) or column (``parquet``) of the text; other forms ignore it.
+        piece: what to read, from :func:`~preprocessing.reading.sources.split`.
+        reading: how records are marked, and where their text stands.
+        digest: takes the bytes of the slice along.
 
     Raises:
         InputError: the file is gone, has changed its size, or holds no such column.
     """
-    url = piece.source.url
-    with open_bytes(url) as file:
+    if is_hub(piece.source):
+        for row in hub_rows(piece.source, reading):
+            yield from admit(row, reading) if isinstance(row, Found) else [row]
+        return
+    name = shown(piece.source.url)
+    with open_bytes(piece.source.url) as file:
         size = file.seek(0, 2)
         if size != piece.source.size:
             raise InputError(
-                f"{url}: had {piece.source.size} bytes when it was listed and has {size} now; "
+                f"{name}: had {piece.source.size} bytes when it was listed and has {size} now; "
                 "start again once nobody writes to it"
             )
         try:
-            if form == "parquet":
-                yield from _read_rows(file, url, text_field)
-                return
-            for offset, data in _raw_records(file, piece, form):
-                yield _record(data, url, offset, text_field if form == "jsonl" else None)
-        except _DamagedError as damage:
-            detail = f"{damage}; only what ended before is kept"
-            yield Reject("damaged_archive", url, damage.offset, detail)
+            for found in _found(file, piece, reading, digest, name):
+                if isinstance(found, Found):
+                    yield from admit(found, reading)
+                elif isinstance(found, Oversized):
+                    yield _too_large(found, reading)
+                else:
+                    yield found
+        except DamagedError as damage:
+            kept = "all that came" if damage.complete else "only what ended"
+            detail = f"{damage}; {kept} before is kept"
+            yield Reject("damaged_archive", damage.offset, detail)
 
 
-def _raw_records(file: IO[bytes], piece: Slice, form: Form) -> Iterator[tuple[int, bytes | None]]:
-    """``(offset, bytes)`` of the records that start in the slice; None for one that is too long."""
-    kind = compression(piece.source.url)
-    stop = None if kind else piece.stop
-    anchor = _line_start(file, piece.start)
-    file.seek(anchor)
-    blocks = _decompressed(file, kind) if kind else _blocks(file, BLOCK_BYTES)
-    lines = _lines(blocks, anchor)
-    for offset, data in _grouped(lines, stop) if form == "text" else _single(lines, stop):
-        if offset >= piece.start:
-            yield offset, data
+def _found(
+    file: IO[bytes], piece: Slice, reading: ReadingConfig, digest: SliceDigest | None, name: str
+) -> Iterator[Found | Reject | Oversized]:
+    if reading.form == "megatron":
+        yield from token_documents(file, piece, reading)
+        return
+    if reading.form not in TEXT_FORMS:
+        file.seek(0)
+        rows = parquet_rows if reading.form == "parquet" else arrow_rows
+        yield from rows(file, reading, name)
+        return
+    content = _content(file, piece, reading, digest)
+    if content is None:
+        return
+    yield from _records(content, reading, name)
+    if content.damage:
+        raise content.damage[0]
 
 
-def _line_start(file: IO[bytes], start: int) -> int:
-    """Where the line that holds byte ``start - 1`` begins.
+@dataclass(frozen=True)
+class _Content:
+    """The text of a slice, or of a file.
 
-    Reading from there tells for every line from ``start`` on whether it starts a record.
+    Attributes:
+        blocks: UTF-8, as far as it is valid, from ``wanted.origin`` on.
+        wanted: the records that belong to the slice.
+        damage: filled once the blocks have ended by themselves before some garbage.
     """
-    if start <= 1:
-        return 0
-    end = start - 1
-    file.seek(end - 1)
-    if file.read(2) == b"\r\n":
-        end -= 1
-    while end > 0:
-        begin = max(0, end - BLOCK_BYTES)
-        file.seek(begin)
-        block = file.read(end - begin)
-        last = max(block.rfind(b"\n"), block.rfind(b"\r"))
-        if last >= 0:
-            return begin + last + 1
-        end = begin
-    return 0
+
+    blocks: Iterator[bytes]
+    wanted: Range
+    damage: list[DamagedError]
 
 
-def _lines(blocks: Iterator[bytes], offset: int) -> Iterator[tuple[int, bytes | None]]:
-    """Lines with their ends and offsets; None for a line past the limit, which is not kept."""
-    held: list[bytes] = []
-    held_bytes = dropped = 0
-    for block in blocks:
-        # A carriage return at the end of a block may be half of a line end.
-        ends = b"\n" in block or b"\r" in block or (held and held[-1].endswith(b"\r"))
-        held.append(block)
-        held_bytes += len(block)
-        if not ends:
-            if held_bytes > MAX_RECORD_BYTES:
-                dropped, held_bytes = dropped + held_bytes, 0
-                held.clear()
-            continue
-        lines = b"".join(held).splitlines(keepends=True)
-        held = [] if lines[-1].endswith(b"\n") else [lines.pop()]
-        held_bytes = sum(map(len, held))
-        for line in lines:
-            yield offset, None if dropped else line
-            offset, dropped = offset + dropped + len(line), 0
-    if held or dropped:
-        yield offset, None if dropped else b"".join(held)
+def _content(
+    file: IO[bytes], piece: Slice, reading: ReadingConfig, digest: SliceDigest | None
+) -> _Content | None:
+    """What a slice has to read; None where another slice reads the whole file."""
+    file.seek(0)
+    head = file.read(archives.MAGIC_BYTES)
+    suffix = archives.compression_by_name(piece.source.url)
+    kind = archives.compression_by_magic(head)
+    if suffix and not kind:
+        detail = f"no {suffix} archive, as its name says"
+        detail = f"{detail}, but empty" if not head else f"{detail}: it begins with {head!r}"
+        raise DamagedError(0, f"{detail}. Rename it where it is plain text")
+    mark = None if kind else encodings.byte_order_mark(head)
+    encoding = mark[0] if mark else reading.encoding_name
+    if (kind or encoding != "utf-8") and piece.start > 0:
+        return None
+    start, in_text = 0, False
+    if piece.start > 0:
+        start, in_text = line_start(file, piece.start)
+    file.seek(start)
+    blocks = read_blocks(file)
+    if digest:
+        blocks = digest.passing(blocks, start)
+    damage: list[DamagedError] = []
+    if kind:
+        blocks = _until_garbage(archives.decompressed(blocks, kind), damage)
+    origin = start
+    if start == 0:
+        blocks, encoding, origin = _without_mark(blocks, reading.encoding_name)
+    if encoding != "utf-8":
+        blocks = encodings.transcoded(blocks, encoding)
+        origin = 0
+    whole = kind is not None or encoding != "utf-8" or reading.form not in LINE_FORMS
+    stop = None if whole else piece.stop
+    return _Content(blocks, Range(piece.start, stop, origin, in_text), damage)
 
 
-def _is_blank(offset: int, line: bytes) -> bool:
-    mark = offset == 0 and line.startswith(_BYTE_ORDER_MARK)
-    return _BLANK.match(line, len(_BYTE_ORDER_MARK) if mark else 0) is not None
+def _until_garbage(blocks: Iterator[bytes], damage: list[DamagedError]) -> Iterator[bytes]:
+    try:
+        yield from blocks
+    except DamagedError as error:
+        if not error.complete:
+            raise
+        damage.append(error)
 
 
-def _single(
-    lines: Iterator[tuple[int, bytes | None]], stop: int | None
-) -> Iterator[tuple[int, bytes | None]]:
-    """Lines that are not blank and start before ``stop``."""
-    for offset, line in lines:
-        if stop is not None and offset >= stop:
-            return
-        if line is None or not _is_blank(offset, line):
-            yield offset, line
+def _without_mark(blocks: Iterator[bytes], encoding: str) -> tuple[Iterator[bytes], str, int]:
+    """The same blocks behind the byte-order mark, what it says, and its length."""
+    head = b""
+    damage: DamagedError | None = None
+    try:
+        while len(head) < encodings.MARK_BYTES and (block := next(blocks, b"")):
+            head += block
+    except DamagedError as error:
+        damage = error
+    mark = encodings.byte_order_mark(head)
+    encoding, length = mark if mark else (encoding, 0)
+
+    def rest() -> Iterator[bytes]:
+        if head[length:]:
+            yield head[length:]
+        if damage:
+            raise damage
+        yield from blocks
+
+    return rest(), encoding, length
 
 
-def _grouped(
-    lines: Iterator[tuple[int, bytes | None]], stop: int | None
-) -> Iterator[tuple[int, bytes | None]]:
-    """Runs of lines that are not blank and start before ``stop``."""
-    held: list[bytes] = []
-    begin = held_bytes = 0
-    inside = too_long = False
-    for offset, line in lines:
-        if line is not None and _is_blank(offset, line):
-            if inside:
-                yield begin, None if too_long else b"".join(held)
-                held.clear()
-                inside = False
-            continue
-        if not inside:
-            if stop is not None and offset >= stop:
-                return
-            begin, held_bytes, inside, too_long = offset, 0, True, False
-        held_bytes += 0 if line is None else len(line)
-        too_long = too_long or line is None or held_bytes > MAX_RECORD_BYTES
-        if too_long or line is None:
-            held.clear()
+def _records(
+    content: _Content, reading: ReadingConfig, name: str
+) -> Iterator[Found | Reject | Oversized]:
+    blocks, origin = content.blocks, content.wanted.origin
+    match reading.form:
+        case "text" | "lines":
+            limit, split = reading.max_document_bytes, reading.oversized == "split"
+            grouped = reading.form == "text"
+            for spans in scan(blocks, content.wanted, grouped=grouped, limit=limit, split=split):
+                yield _texts(spans) if isinstance(spans, Spans) else spans
+        case "jsonl":
+            yield from _json_lines(content, reading)
+        case "json":
+            yield from json_array(blocks, origin, reading)
+        case "csv" | "tsv":
+            yield from rows_of(blocks, origin, reading, name)
+        case "file":
+            yield from _one(blocks, origin, reading)
+        case "wikiextractor":
+            first = b""
+            while is_blank(first) and (block := next(blocks, b"")):
+                first += block
+            begin = spaces_end(first, 0, len(first))
+            blocks = itertools.chain([first], blocks)
+            if first[begin : begin + 1] == b"{":
+                whole = _Content(blocks, content.wanted, content.damage)
+                yield from _json_lines(whole, reading)
+            else:
+                yield from articles(blocks, origin, reading)
+
+
+def _json_lines(content: _Content, reading: ReadingConfig) -> Iterator[Found | Reject | Oversized]:
+    limit = RAW_FACTOR * reading.max_document_bytes
+    for spans in scan(content.blocks, content.wanted, grouped=False, limit=limit, split=False):
+        if isinstance(spans, Spans):
+            yield from json_lines(spans, reading)
         else:
-            held.append(line)
-    if inside:
-        yield begin, None if too_long else b"".join(held)
+            yield oversized(spans.offset, limit)
 
 
-def _record(data: bytes | None, url: str, offset: int, key: str | None) -> Document | Reject:
-    if data is None:
-        limit = f"more than {MAX_RECORD_BYTES} bytes; is the form of the file right?"
-        return Reject("too_long", url, offset, limit)
-    text = _decoded(data, url, offset)
-    if isinstance(text, Reject):
-        return text
-    if offset == 0:
-        text = text.removeprefix("\ufeff")
-    if key is None:
-        return Document(_normalised(text.rstrip("\r\n")), url, offset)
-    return _from_json(text, url, offset, key)
+def _texts(spans: Spans) -> Found:
+    data = spans.data
+    places = zip(spans.starts.tolist(), spans.ends.tolist(), strict=True)
+    texts = pa.array([data[begin:end] for begin, end in places], pa.large_binary())
+    return Found(texts, spans.starts + spans.offset)
 
 
-def _decoded(data: bytes, url: str, offset: int) -> str | Reject:
-    try:
-        return data.decode()
-    except UnicodeDecodeError as error:
-        place = f"byte 0x{data[error.start]:02x} at {error.start} in the record: {error.reason}"
-        return Reject("invalid_utf8", url, offset, place)
+def _too_large(found: Oversized, reading: ReadingConfig) -> Reject | Split:
+    if reading.oversized == "split":
+        return Split(found.offset)
+    return oversized(found.offset, reading.max_document_bytes)
 
 
-def _from_json(line: str, url: str, offset: int, key: str) -> Document | Reject:
-    try:
-        value = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        return Reject("invalid_json", url, offset, str(error))
-    if not isinstance(value, dict):
-        return Reject("invalid_json", url, offset, f"not an object but {_kind(value)}")
-    if key not in value:
-        keys = ", ".join(list(value)[:8])[:200]
-        return Reject("missing_text", url, offset, f"no '{key}' among its keys: {keys}")
-    text = value[key]
-    if not isinstance(text, str):
-        return Reject("missing_text", url, offset, f"'{key}' is {_kind(text)}, not a string")
-    if not text or text.isspace():
-        return Reject("empty_text", url, offset, f"'{key}' is empty or white space")
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:  # JSON can spell half a surrogate pair
-        return Reject("invalid_utf8", url, offset, f"character {error.start}: {error.reason}")
-    return Document(_normalised(text), url, offset)
+def _one(
+    blocks: Iterator[bytes], origin: int, reading: ReadingConfig
+) -> Iterator[Found | Oversized]:
+    """The whole file as one record, in pieces where it is too large."""
+    limit = reading.max_document_bytes
+    carry, at, large = b"", origin, False
+
+    def carried() -> int:
+        return len(carry)
+
+    for block in itertools.chain(gathered(blocks, carried), [b""]):
+        carry += block
+        # Line ends at the end of the file are not part of the document.
+        while len(carry.rstrip(b"\r\n")) > limit:
+            if not large:
+                yield Oversized(origin)
+            if reading.oversized == "reject":
+                return
+            large = True
+            end, _ = cut(carry, 0, limit)
+            yield from _piece(carry[:end], at)
+            carry, at = carry[end:], at + end
+    yield from _piece(carry, at) if large else [_single(carry, at)]
 
 
-def _kind(value: Any) -> str:
-    return "null" if value is None else f"of type {type(value).__name__}"
+def _single(data: bytes, at: int) -> Found:
+    return Found(pa.array([data.rstrip(b"\r\n")], pa.large_binary()), np.array([at]))
 
 
-def _normalised(text: str) -> str:
-    return text.replace("\r\n", "\n").replace("\r", "\n") if "\r" in text else text
-
-
-# -- compressed files and Parquet ----------------------------------------------------------------
-
-
-class _Decoder(Protocol):
-    """What zlib and zstandard agree on; one decoder decodes one member or frame."""
-
-    @property
-    def eof(self) -> bool: ...
-
-    @property
-    def unused_data(self) -> bytes: ...
-
-    def decompress(self, data: bytes, /) -> bytes: ...
-
-
-def _new_decoder(kind: Compression) -> _Decoder:
-    if kind == "gzip":
-        return zlib.decompressobj(wbits=31)
-    # The window is the archive's choice (``--long``); 2 GiB is the largest there is.
-    return zstandard.ZstdDecompressor(max_window_size=1 << 31).decompressobj()
-
-
-def _blocks(file: IO[bytes], size: int) -> Iterator[bytes]:
-    while block := file.read(size):
-        yield block
-
-
-def _decompressed(file: IO[bytes], kind: Compression) -> Iterator[bytes]:
-    """What an archive's members or frames hold, one after the other."""
-    decoder: _Decoder | None = _new_decoder(kind)
-    offset = 0
-    for step in _blocks(file, ARCHIVE_STEP_BYTES):
-        data = step
-        while data:
-            if decoder is None:
-                # Tapes and some tools pad with zeros after the last member.
-                data = data.lstrip(b"\0")
-                if not data:
-                    break
-                decoder = _new_decoder(kind)
-            try:
-                block = decoder.decompress(data)
-            except (zlib.error, zstandard.ZstdError) as error:
-                raise _DamagedError(offset, str(error)) from error
-            if block:
-                yield block
-                offset += len(block)
-            data = b""
-            if decoder.eof:
-                data, decoder = decoder.unused_data, None
-    if decoder is not None:
-        raise _DamagedError(offset, "the archive ends too early")
-
-
-def _read_rows(file: IO[bytes], url: str, column: str) -> Iterator[Document | Reject]:
-    row = 0
-    try:
-        table = pa.parquet.ParquetFile(
-            file, pre_buffer=False, buffer_size=BLOCK_BYTES, page_checksum_verification=True
-        )
-        _check_column(table.schema_arrow, url, column)
-        groups = range(table.num_row_groups)
-        # One group at a time: pyarrow would read the next one ahead, and trip over its damage.
-        for batch in itertools.chain.from_iterable(
-            table.iter_batches(PARQUET_ROWS, [group], [column], use_threads=False)
-            for group in groups
-        ):
-            # As bytes, since Parquet does not keep its promise that strings are UTF-8.
-            for data in batch.column(0).cast(pa.large_binary()).to_pylist():
-                yield _row(data, url, row, column)
-                row += 1
-    except (pa.ArrowException, OSError) as error:
-        if isinstance(error, OSError) and error.errno is not None:
-            raise  # the disk's or the network's fault, not the file's
-        raise _DamagedError(row, str(error)) from error
-
-
-def _row(data: bytes | None, url: str, row: int, column: str) -> Document | Reject:
-    if data is None:
-        return Reject("missing_text", url, row, f"'{column}' is null")
-    if _BLANK.match(data):
-        return Reject("empty_text", url, row, f"'{column}' is empty or white space")
-    text = _decoded(data, url, row)
-    return text if isinstance(text, Reject) else Document(_normalised(text), url, row)
-
-
-def _check_column(schema: pa.Schema, url: str, column: str) -> None:
-    if schema.get_field_index(column) < 0:
-        names = ", ".join(schema.names[:20])
-        raise InputError(f"{url}: no column '{column}'; there are: {names}. Set text_field")
-    kind = schema.field(column).type
-    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
-    if kind not in (pa.string(), pa.large_string(), pa.binary(), pa.large_binary()):
-        raise InputError(f"{url}: column '{column}' holds {kind}, not text; set text_field")
+def _piece(data: bytes, at: int) -> Iterator[Found]:
+    if not is_blank(data):
+        yield _single(data, at)

@@ -1,30 +1,44 @@
-"""Raw files: which ones a configuration means, how tasks share them, and how they are opened."""
+"""Raw files: how tasks share them, how they are opened, what identifies them, what they are called.
+
+Which files a configuration means is decided in :mod:`preprocessing.reading.listing`.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+import os
+import re
+import stat
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import IO, Any, Literal
+from typing import IO
 
-from fsspec.core import url_to_fs
-
+from preprocessing.reading.archives import compression_by_name
+from preprocessing.reading.settings import LINE_FORMS, ReadingConfig
+from preprocessing.redaction import redact
+from preprocessing.remote import open_url
 from preprocessing.storage import InputError
 
-Form = Literal["text", "lines", "jsonl", "parquet"]
-Compression = Literal["gzip", "zstd"]
-
 BLOCK_BYTES = 1 << 20
+
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*(?:://|::)")
 
 
 @dataclass(frozen=True)
 class Source:
-    """A raw file: a local absolute path or an fsspec URL, and its size in bytes."""
+    """A raw file.
+
+    Attributes:
+        url: a local absolute path or an fsspec URL. It may hold credentials: print ``shown(url)``.
+        size: in bytes.
+        mark: what the store says of its content (an entity tag, a checksum), where it does.
+    """
 
     url: str
     size: int
+    mark: str | None = None
 
 
 @dataclass(frozen=True)
@@ -36,63 +50,24 @@ class Slice:
     stop: int
 
 
-def compression(url: str) -> Compression | None:
-    """How a file is compressed, by its suffix."""
-    suffixes: dict[str, Compression] = {"gz": "gzip", "zst": "zstd"}
-    return suffixes.get(url.lower().rpartition(".")[2])
+def is_url(text: str) -> bool:
+    """Whether it names a file by a protocol, and not one of this machine."""
+    return _URL.match(text) is not None and not os.path.lexists(text)
 
 
-def list_sources(patterns: Sequence[str]) -> list[Source]:
-    """The files that paths, URLs and globs stand for, sorted by URL, each once.
-
-    Raises:
-        InputError: a pattern that matches no file, a directory, a file that cannot be read, a
-            protocol that is unknown or whose package is not installed.
-    """
-    sources = {source.url: source for pattern in patterns for source in _expand(pattern)}
-    return [sources[url] for url in sorted(sources)]
+def shown(url: str) -> str:
+    """A file's name for people: without credentials, on one line, in characters."""
+    name = os.fsencode(redact(url)).decode(errors="backslashreplace")
+    return name.replace("\n", "\\n").replace("\r", "\\r")
 
 
-def _expand(pattern: str) -> list[Source]:
-    system, path = _resolve(pattern)
-    chained = "::" in pattern
-    with _explained(pattern):
-        # First of all, since to ask a web server for a directory is to read the whole page.
-        if system.isfile(path):
-            return [_source(system, path, system.info(path), pattern if chained else None)]
-        if system.isdir(path):
-            raise InputError(f"{pattern}: is a directory; name its files, as in {pattern}/*.txt")
-        is_glob = any(character in path for character in "*?[")
-        if chained and is_glob:
-            raise InputError(f"{pattern}: no globs in a chained URL; name the files one by one")
-        found = system.glob(path, detail=True) if is_glob else {}
-        files = {name: info for name, info in found.items() if info["type"] != "directory"}
-        if not files:
-            raise InputError(
-                f"{pattern}: no such file; check the path (a glob is understood: *, ?, [a-z], **)"
-            )
-        return [_source(system, name, info, None) for name, info in files.items()]
-
-
-def _source(system: Any, path: str, info: Mapping[str, Any], url: str | None) -> Source:
-    size = info.get("size")
-    if size is None:
-        raise InputError(f"{path}: its size is not known; copy it to where it has one")
-    if _is_local(system):
-        with open(path, "rb"):  # what may not be read is found now and not after an hour
-            return Source(path, int(size))
-    return Source(url or system.unstrip_protocol(path), int(size))
-
-
-def _is_local(system: Any) -> bool:
-    return "file" in (system.protocol if isinstance(system.protocol, tuple) else [system.protocol])
-
-
-def split(sources: Sequence[Source], form: Form, target_bytes: int) -> list[tuple[Slice, ...]]:
+def split(
+    sources: Sequence[Source], reading: ReadingConfig, target_bytes: int
+) -> list[tuple[Slice, ...]]:
     """Plan tasks of about ``target_bytes`` of input each; a pure function of its parameters.
 
-    Uncompressed lines are cut anywhere into equal slices. Compressed files and Parquet stay whole.
-    Small neighbours share a task.
+    Files of UTF-8 lines, and Megatron's, are cut anywhere into equal slices. All others stay
+    whole. Small neighbours share a task.
     """
     if target_bytes < 1:
         raise ValueError(f"target_bytes must be at least 1, not {target_bytes}")
@@ -100,8 +75,7 @@ def split(sources: Sequence[Source], form: Form, target_bytes: int) -> list[tupl
     task: list[Slice] = []
     taken = 0
     for source in sources:
-        whole = form == "parquet" or compression(source.url) is not None
-        count = 1 if whole else max(1, round(source.size / target_bytes))
+        count = max(1, round(source.size / target_bytes)) if can_cut(source, reading) else 1
         bounds = [source.size * index // count for index in range(count + 1)]
         for start, stop in itertools.pairwise(bounds):
             if task and taken + stop - start > target_bytes:
@@ -112,34 +86,113 @@ def split(sources: Sequence[Source], form: Form, target_bytes: int) -> list[tupl
     return [*tasks, tuple(task)] if task else tasks
 
 
-def digest_source(source: Source) -> str:
-    """Digest (blake2b, 128 bits, hexadecimal) of a source's bytes as they lie there."""
-    state = hashlib.blake2b(digest_size=16)
-    with open_bytes(source.url) as file:
-        while block := file.read(BLOCK_BYTES):
-            state.update(block)
-    return state.hexdigest()
+def can_cut(source: Source, reading: ReadingConfig) -> bool:
+    """Whether slices of a file can be read independently of each other."""
+    if reading.form == "megatron":
+        return True
+    lines = reading.form in LINE_FORMS and reading.encoding_name == "utf-8"
+    return lines and compression_by_name(source.url) is None
 
 
 @contextlib.contextmanager
 def open_bytes(url: str) -> Iterator[IO[bytes]]:
-    """A binary file that can seek; what the disk or the network does to it is an InputError."""
-    system, path = _resolve(url)
-    with _explained(url), system.open(path, "rb", block_size=BLOCK_BYTES) as file:
-        yield file
+    """A binary file that can seek; what the disk or the network does to it is an InputError.
 
-
-def _resolve(url: str) -> tuple[Any, str]:
+    Raises:
+        InputError: there is no such file, it may not be read, it is a pipe or a device, or the
+            server does not answer in time.
+    """
     try:
-        system, path = url_to_fs(url)
-    except (ImportError, ValueError) as error:
-        raise InputError(f"{url}: cannot be opened: {error}") from error
-    return system, path
-
-
-@contextlib.contextmanager
-def _explained(url: str) -> Iterator[None]:
-    try:
-        yield
+        if is_url(url):
+            with open_url(url) as remote:
+                yield remote
+            return
+        # To open a pipe is to wait for its writer.
+        if not stat.S_ISREG(os.stat(url).st_mode):
+            raise InputError(f"{shown(url)}: is no regular file; copy what it gives into one")
+        with open(url, "rb", buffering=0) as file:
+            yield file
     except OSError as error:
-        raise InputError(f"{url}: cannot be read: {error.strerror or error}") from error
+        reason = error.strerror or redact(str(error))
+        raise InputError(f"{shown(url)}: cannot be read: {reason}") from error
+
+
+def read_blocks(file: IO[bytes], size: int = BLOCK_BYTES) -> Iterator[bytes]:
+    """A file from where it stands to its end."""
+    while block := file.read(size):
+        yield block
+
+
+class SliceDigest:
+    """Digest of a slice's bytes, taken along while they are read for their records.
+
+    Readers say what passes (:meth:`passing`); what none of them has read by the end, or what they
+    read in another order, :meth:`finish` reads itself.
+    """
+
+    def __init__(self, piece: Slice) -> None:
+        self._state = hashlib.blake2b(digest_size=16)
+        self._at = piece.start
+        self._stop = piece.stop
+
+    def passing(self, blocks: Iterator[bytes], offset: int) -> Iterator[bytes]:
+        """The same blocks; ``offset`` is the place of the first one in the file."""
+        for block in blocks:
+            begin, end = self._at - offset, self._stop - offset
+            if 0 <= begin < len(block) and begin < end:
+                part = memoryview(block)[begin:end]
+                self._state.update(part)
+                self._at += len(part)
+            offset += len(block)
+            yield block
+
+    def finish(self, file: IO[bytes]) -> str:
+        """The digest (BLAKE2b-128, hexadecimal) of all bytes of the slice."""
+        file.seek(self._at)
+        while self._at < self._stop:
+            block = file.read(min(BLOCK_BYTES, self._stop - self._at))
+            if not block:
+                break
+            self._state.update(block)
+            self._at += len(block)
+        return self._state.hexdigest()
+
+
+def compose_digests(digests: Sequence[str]) -> str:
+    """A file's digest from those of its slices in their order."""
+    return hashlib.blake2b("\n".join(digests).encode(), digest_size=16).hexdigest()
+
+
+def digest_slices(slices: Sequence[Slice]) -> str:
+    """A file's digest, reading it."""
+    digests = []
+    for piece in slices:
+        with open_bytes(piece.source.url) as file:
+            digests.append(SliceDigest(piece).finish(file))
+    return compose_digests(digests)
+
+
+def short_names(sources: Sequence[Source]) -> dict[str, str]:
+    """Names of the files without what all of them share, so that no machine's paths are kept.
+
+    Nor is a query, which may hold a signature; files that only differ in theirs get a number.
+    """
+    paths = {source.url: _path(source.url) for source in sources}
+    folders = [path.split("/")[:-1] for path in paths.values()]
+    shared = 0
+    for parts in zip(*folders, strict=False):
+        if len(set(parts)) > 1:
+            break
+        shared += 1
+    names: dict[str, str] = {}
+    used: dict[str, int] = {}
+    for url, path in paths.items():
+        # Names on disk are bytes; what is not UTF-8 in them is spelled out.
+        name = os.fsencode("/".join(path.split("/")[shared:])).decode(errors="backslashreplace")
+        used[name] = used.get(name, 0) + 1
+        names[url] = name if used[name] == 1 else f"{name}#{used[name]}"
+    return names
+
+
+def _path(url: str) -> str:
+    return redact(url.partition("?")[0]) if is_url(url) else url

@@ -1,75 +1,103 @@
 """ingest: raw files of any supported form become document shards, and nothing is lost silently.
 
 Every record of the input is either a document or a reject with its reason; the manifest counts
-both, and ``rejects/part-*.jsonl`` lists the rejects one by one.
+both by source, language and licence, and ``rejects/*.jsonl`` lists the rejects one by one.
+
+Each task digests the bytes of its own slices while it reads them; a file's digest is composed of
+those of its slices, so that no file is read twice and no process reads all of them.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 import os
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from preprocessing.readers import (
-    Document,
-    Form,
+from configs.schema import to_plain
+from preprocessing.documents import (
+    ROWS_PER_BATCH,
+    SCHEMA,
+    DocumentWriter,
+    Rejected,
+    RejectLog,
+    document_ids,
+)
+from preprocessing.reading import megatron
+from preprocessing.reading.archives import compression_by_name
+from preprocessing.reading.base import Documents, Reject, Split
+from preprocessing.reading.hub import list_datasets
+from preprocessing.reading.listing import Listing, list_sources
+from preprocessing.reading.readers import read
+from preprocessing.reading.settings import ReadingConfig, SourceConfig
+from preprocessing.reading.sources import (
     Slice,
+    SliceDigest,
     Source,
-    digest_source,
-    list_sources,
-    read,
+    compose_digests,
+    digest_slices,
+    open_bytes,
+    short_names,
+    shown,
     split,
 )
-from preprocessing.settings import Preparation
+from preprocessing.settings import Preparation, ValidationConfig
 from preprocessing.stage import Made
-from preprocessing.storage import (
-    MANIFEST,
-    InputError,
-    Manifest,
-    atomic_write,
-    shard_name,
-    write_shard,
-)
+from preprocessing.storage import MANIFEST, InputError, shard_name, write_shard
+from preprocessing.takedown.ledger import LEDGER, leave_out, ledger_input, taken_down
 
-SCHEMA = pa.schema(
-    [
-        pa.field("id", pa.binary(16), nullable=False),
-        pa.field("text", pa.large_string(), nullable=False),
-        pa.field("source", pa.string(), nullable=False),
-        pa.field("offset", pa.int64(), nullable=False),
-    ]
-)
-ROWS_PER_BATCH = 256
+_COMPRESSED, _COLUMNAR = 4, 3
+"""How many bytes of text a byte of such a file usually holds, for the forecast."""
 
 
 @dataclass(frozen=True)
 class Raw:
-    """The raw files of one split."""
+    """The raw files of one source of one split, and the slices of each task."""
 
     split: str
-    sources: tuple[Source, ...]
-    form: Form
-    text_field: str
+    name: str
+    listing: Listing
+    reading: SourceConfig | ValidationConfig
+    tasks: tuple[tuple[Slice, ...], ...]
+
+    @property
+    def label(self) -> str:
+        """What tables call it."""
+        return f"{self.split}/{self.name}" if self.name else self.split
+
+    def names(self) -> dict[str, str]:
+        """What documents call their files: behind the name of the source, where it has one."""
+        names = short_names(self.listing.sources)
+        return {url: f"{self.name}/{name}" if self.name else name for url, name in names.items()}
+
+    def slices(self) -> dict[str, list[Slice]]:
+        """The slices of each file, in order."""
+        slices: dict[str, list[Slice]] = {}
+        for task in self.tasks:
+            for piece in task:
+                slices.setdefault(piece.source.url, []).append(piece)
+        return slices
 
 
 @dataclass(frozen=True)
 class Task:
-    """Some slices that become one shard."""
+    """Some slices that become one shard; ``names`` are what documents call their files."""
 
     directory: Path
     split: str
     number: int
     slices: tuple[Slice, ...]
     names: Mapping[str, str]
-    form: Form
-    text_field: str
+    label: str
+    reading: ReadingConfig
+    ledger: Path
 
 
 class Ingest:
@@ -78,63 +106,132 @@ class Ingest:
     name = "ingest"
 
     def __init__(self, preparation: Preparation) -> None:
-        self._corpus = preparation.corpus
+        self._corpus = corpus = preparation.corpus
         self.directory = preparation.documents_directory
-        corpus = preparation.corpus
-        given = {
-            name: (entry.inputs, entry.form, entry.text_field)
+        self._raw = [
+            self._list(name, "", entry)
             for name, entry in sorted(corpus.validation.items())
             if entry.inputs
-        } | {"train": (corpus.inputs, corpus.form, corpus.text_field)}
-        self._raw = [
-            Raw(name, tuple(list_sources(patterns)), form, text_field)
-            for name, (patterns, form, text_field) in given.items()
+        ] + [
+            self._list("train", name, source)
+            for name, source in sorted(corpus.training_sources().items())
         ]
 
+    def _list(self, split_name: str, name: str, reading: SourceConfig | ValidationConfig) -> Raw:
+        if reading.form == "datasets":
+            listing = list_datasets(reading.inputs, reading)
+        else:
+            listing = list_sources(reading.inputs)
+        tasks = split(listing.sources, reading, self._corpus.shard_bytes)
+        return Raw(split_name, name, listing, reading, tuple(tasks))
+
     def configuration(self) -> Any:
-        """Forms, field names and the cut into shards."""
+        """How each source is read, and the cut into shards."""
         return {
-            "splits": {raw.split: [raw.form, raw.text_field] for raw in self._raw},
+            "sources": {
+                f"{raw.split}/{raw.name}": {
+                    key: value
+                    for key, value in to_plain(raw.reading).items()
+                    if key not in ("inputs", "share", "megatron_tokenizer")
+                }
+                for raw in self._raw
+            },
             "shard_bytes": self._corpus.shard_bytes,
         }
 
     def inputs(self) -> Mapping[str, str]:
+        """Sizes and dates of the raw files; marks of those far away."""
+        return self._indices() | {
+            name: f"{source.size}:{source.mark or _touched_at(source.url)}"
+            for name, source, _ in self._files()
+        }
+
+    def changed_inputs(self, recorded: Mapping[str, str]) -> Mapping[str, str]:
         """Digests of the raw files.
 
         Reading terabytes only to learn that nothing changed would be a poor start; files of the
         recorded size that nothing was done to since the manifest keep their recorded digest.
         """
-        known: Mapping[str, str] = {}
-        made_at = 0.0
-        if (self.directory / MANIFEST).exists():
-            known = Manifest.read(self.directory).inputs
-            made_at = (self.directory / MANIFEST).stat().st_mtime
-        digests = {}
+        manifest = self.directory / MANIFEST
+        made_at = manifest.stat().st_mtime if manifest.exists() else 0.0
+        found = self._indices()
+        for name, source, slices in self._files():
+            known = recorded.get(name, "")
+            touched = _touched_at(source.url)
+            if source.mark is not None:
+                found[name] = f"{source.size}:{source.mark}"
+            elif known.startswith(f"{source.size}:") and touched and touched < made_at:
+                found[name] = known
+            else:
+                found[name] = f"{source.size}:{digest_slices(slices)}"
+        return found
+
+    def inputs_read(self, made: Sequence[Made]) -> Mapping[str, str]:
+        """Digests of the raw files, of what the tasks read."""
+        digests: dict[str, list[str]] = {}
+        for one in made:  # in the order of the tasks, and so of a file's slices
+            for name, digest in one.facts["digests"]:
+                digests.setdefault(name, []).append(digest)
+        return self._indices() | {
+            name: f"{source.size}:{source.mark or compose_digests(digests[name])}"
+            for name, source, _ in self._files()
+        }
+
+    def _files(self) -> list[tuple[str, Source, list[Slice]]]:
+        """Every file with its name in the manifest and its slices."""
+        files = []
         for raw in self._raw:
-            names = short_names(raw.sources)
-            for source in raw.sources:
-                name = f"{raw.split}/{names[source.url]}"
-                recorded = known.get(name, "")
-                unchanged = (
-                    recorded.startswith(f"{source.size}:")
-                    and os.path.exists(source.url)
-                    and _touched_at(source.url) < made_at
-                )
-                digests[name] = recorded if unchanged else f"{source.size}:{digest_source(source)}"
-        return digests
+            names, slices = raw.names(), raw.slices()
+            files += [
+                (f"{raw.split}/{names[source.url]}", source, slices[source.url])
+                for source in raw.listing.sources
+            ]
+        return files
+
+    def _indices(self) -> dict[str, str]:
+        """What else decides the documents: the ledger of takedowns, and more of Megatron's."""
+        found = ledger_input(self._corpus.directory)
+        for raw in self._raw:
+            if raw.reading.megatron_tokenizer is not None:
+                for url, name in raw.names().items():
+                    identity = megatron.identify(url, raw.reading.megatron_tokenizer)
+                    found[f"{raw.split}/{megatron.index_url(name)} and tokenizer"] = identity
+        return found
 
     def plan(self) -> Sequence[Task]:
         """One task a shard."""
-        tasks = []
+        tasks: list[Task] = []
+        numbers: Counter[str] = Counter()
         for raw in self._raw:
-            names = short_names(raw.sources)
-            parts = split(list(raw.sources), raw.form, self._corpus.shard_bytes)
-            for number, slices in enumerate(parts):
+            names = raw.names()
+            for slices in raw.tasks:
                 own = {piece.source.url: names[piece.source.url] for piece in slices}
+                number = numbers[raw.split]
+                numbers[raw.split] += 1
+                ledger = self._corpus.directory / LEDGER
                 tasks.append(
-                    Task(self.directory, raw.split, number, slices, own, raw.form, raw.text_field)
+                    Task(
+                        self.directory,
+                        raw.split,
+                        number,
+                        slices,
+                        own,
+                        raw.label,
+                        raw.reading,
+                        ledger,
+                    )
                 )
         return tasks
+
+    def expected_bytes(self) -> int:
+        """The text in the files; of compressed and columnar ones as much as such usually hold."""
+        total = 0
+        for raw in self._raw:
+            columnar = raw.reading.form in ("parquet", "datasets", "megatron")
+            for source in raw.listing.sources:
+                packed = _COMPRESSED if compression_by_name(source.url) else 1
+                total += source.size * max(packed, _COLUMNAR if columnar else 1)
+        return total
 
     @property
     def function(self) -> Callable[[Task], Made]:
@@ -144,95 +241,139 @@ class Ingest:
     def finish(self, made: Sequence[Made]) -> Mapping[str, Any]:
         """Refuse a corpus without documents, and one with more rejects than were allowed."""
         documents = sum(shard.rows for one in made for shard in one.shards)
-        rejects: dict[str, int] = {}
+        rejects: Counter[str] = Counter()
         for one in made:
-            for reason, count in one.rejects.items():
-                rejects[reason] = rejects.get(reason, 0) + count
-        share = sum(rejects.values()) / max(1, documents + sum(rejects.values()))
+            rejects.update(one.rejects)
+        documents += rejects.pop("taken_down", 0)  # nothing is wrong with them
+        share = rejects.total() / max(1, documents + rejects.total())
         table = ", ".join(f"{count} {reason}" for reason, count in sorted(rejects.items()))
         for raw in self._raw:
             rows = sum(
                 shard.rows for one in made for shard in one.shards if shard.split == raw.split
             )
             if rows == 0:
-                where = ", ".join(source.url for source in raw.sources[:3])
+                where = ", ".join(shown(source.url) for source in raw.listing.sources[:3])
                 raise InputError(
-                    f"{where}: no document for '{raw.split}' in {len(raw.sources)} files "
-                    f"(rejected: {table or 'nothing'}); is corpus.form '{raw.form}' right?"
+                    f"{where}: no document for '{raw.split}' in {len(raw.listing.sources)} files "
+                    f"(rejected: {table or 'nothing'}); is the form '{raw.reading.form}' right?"
                 )
         if share > self._corpus.allowed_reject_share:
             raise InputError(
-                f"{sum(rejects.values())} of {documents + sum(rejects.values())} records were "
+                f"{rejects.total()} of {documents + rejects.total()} records were "
                 f"rejected ({table}); {self.directory / 'rejects'} lists them. Mend the files, or "
                 f"allow it: corpus.allowed_reject_share={math.ceil(share * 1000) / 1000}"
             )
-        return {}
+        names = [Source(path, 0) for raw in self._raw for path in raw.listing.passed_over]
+        return {"passed_over": sorted(short_names(names).values())} if names else {}
 
 
-def short_names(sources: Sequence[Source]) -> dict[str, str]:
-    """Names of the files without what all of them share, so that no machine's paths are kept."""
-    folders = [source.url.split("/")[:-1] for source in sources]
-    shared = 0
-    for parts in zip(*folders, strict=False):
-        if len(set(parts)) > 1:
-            break
-        shared += 1
-    return {
-        # Names on disk are bytes; what is not UTF-8 in them is spelled out.
-        source.url: os.fsencode("/".join(source.url.split("/")[shared:])).decode(
-            errors="backslashreplace"
-        )
-        for source in sources
-    }
+def _touched_at(path: str) -> float | None:
+    """When a file last changed; a move or a copy that keeps its dates shows in the second one.
 
-
-def _touched_at(path: str) -> float:
-    """When a file last changed; a move or a copy that keeps its dates shows in the second one."""
+    None for what is not on this machine.
+    """
+    if not os.path.exists(path):
+        return None
     status = os.stat(path)
     return max(status.st_mtime, status.st_ctime)
 
 
 def ingest(task: Task) -> Made:
-    """Read slices of raw files into one shard of documents and one list of rejects."""
+    """Read slices of raw files into one shard of documents and one log of rejects."""
     name = shard_name(task.split, task.number)
-    rejects: list[str] = []
-    reasons: dict[str, int] = {}
-    characters = 0
-    with write_shard(task.directory / name, SCHEMA, ROWS_PER_BATCH) as writer:
-        rows: list[tuple[bytes, str, str, int]] = []
+    counts = _Counts(task.label)
+    digests: list[tuple[str, str]] = []
+    ids_down = taken_down(task.ledger)
+    with (
+        RejectLog(task.directory, task.split, task.number) as log,
+        write_shard(task.directory / name, SCHEMA, ROWS_PER_BATCH) as writer,
+    ):
+        shard = DocumentWriter(writer)
         for piece in task.slices:
-            for record in read(piece, task.form, task.text_field):
-                source = task.names[record.url]
-                if isinstance(record, Document):
-                    identity = hashlib.blake2b(record.text.encode(), digest_size=16).digest()
-                    rows.append((identity, record.text, source, record.offset))
-                    characters += len(record.text)
-                    if len(rows) == ROWS_PER_BATCH:
-                        writer.write(_batch(rows))
-                        rows = []
-                else:
-                    reasons[record.reason] = reasons.get(record.reason, 0) + 1
-                    row = {
-                        "reason": record.reason,
-                        "source": source,
-                        "offset": record.offset,
-                        "detail": record.detail,
-                    }
-                    rejects.append(json.dumps(row, ensure_ascii=False))
-        if rows:
-            writer.write(_batch(rows))
-        shard = writer.finish(name, {"characters": characters})
-    if rejects:
-        path = task.directory / "rejects" / f"{task.split}-{task.number:05d}.jsonl"
-        with atomic_write(path) as file:
-            file.write(("\n".join(rejects) + "\n").encode())
-    return Made((shard,), reasons)
+            source = task.names[piece.source.url]
+            digest = None if piece.source.mark else SliceDigest(piece)
+            for record in read(piece, task.reading, digest):
+                if isinstance(record, Documents):
+                    batch, banned = leave_out(_batch(record, source, task.reading), ids_down)
+                    shard.write(batch)
+                    counts.add(batch, record.replaced_bytes)
+                    for one in banned:
+                        counts.reasons[one.reason] += 1
+                        log.add(one)
+                elif isinstance(record, Reject):
+                    counts.reasons[record.reason] += 1
+                    log.add(Rejected(record.reason, source, record.offset, record.detail))
+                elif isinstance(record, Split):
+                    counts.table("split documents by source")[task.label] += 1
+            if digest:
+                with open_bytes(piece.source.url) as file:
+                    digests.append((f"{task.split}/{source}", digest.finish(file)))
+        made = writer.finish(name, {"characters": counts.characters})
+    return Made((made,), dict(counts.reasons), counts.finished(), {"digests": digests})
 
 
-def _batch(rows: Sequence[tuple[bytes, str, str, int]]) -> pa.RecordBatch:
-    columns = zip(*rows, strict=True)
-    arrays = [
-        pa.array(list(column), type=field.type)
-        for column, field in zip(columns, SCHEMA, strict=True)
+def _batch(documents: Documents, source: str, reading: ReadingConfig) -> pa.RecordBatch:
+    count = len(documents)
+    columns = [
+        document_ids(documents.texts),
+        documents.texts,
+        pa.repeat(source, count),
+        pa.array(documents.offsets, pa.int64()),
+        _labels(documents.languages, reading.language, count),
+        _labels(documents.licences, reading.licence, count),
     ]
-    return pa.RecordBatch.from_arrays(arrays, schema=SCHEMA)
+    return pa.RecordBatch.from_arrays(columns, schema=SCHEMA)
+
+
+def _labels(values: Sequence[str | None] | None, constant: str | None, count: int) -> pa.Array:
+    if values is None:
+        return pa.repeat(pa.scalar(constant, pa.string()), count)
+    found = pa.array(values, pa.string())
+    return found if constant is None else found.fill_null(constant)
+
+
+class _Counts:
+    """What a task counts for the manifest."""
+
+    def __init__(self, label: str) -> None:
+        self._label = label
+        self._tables: dict[str, Counter[str]] = {}
+        self.reasons: Counter[str] = Counter()
+        self.characters = 0
+
+    def table(self, name: str) -> Counter[str]:
+        """Counts by name; there is a table once something is counted in it."""
+        return self._tables.setdefault(name, Counter())
+
+    def add(self, batch: pa.RecordBatch, replaced_bytes: int) -> None:
+        """Count documents, characters and bytes, all of them and by what is known of them."""
+        texts = batch.column("text")
+        sizes = pc.binary_length(texts)
+        characters = pc.utf8_length(texts)
+        self.characters += pc.sum(characters, min_count=0).as_py()
+        self._sum("source", self._label, batch.num_rows, characters, sizes)
+        for name in ("language", "licence"):
+            column = batch.column(name)
+            for value in column.unique():
+                mask = pc.equal(column, value) if value.is_valid else pc.is_null(column)
+                whole = pc.all(mask).as_py()
+                parts = [part if whole else part.filter(mask) for part in (characters, sizes)]
+                self._sum(name, value.as_py() or "", len(parts[0]), *parts)
+        if replaced_bytes:
+            self.table("replaced bytes by source")[self._label] += replaced_bytes
+        _, places, buffer = texts.buffers()
+        offsets = np.frombuffer(places, dtype=np.int64)[texts.offset :][: len(texts) + 1]
+        data = np.frombuffer(buffer, dtype=np.uint8)[offsets[0] : offsets[-1]]
+        if nulls := len(data) - int(np.count_nonzero(data)):
+            self.table("NUL characters by source")[self._label] += nulls
+
+    def _sum(self, by: str, key: str, rows: int, characters: pa.Array, sizes: pa.Array) -> None:
+        self.table(f"documents by {by}")[key] += rows
+        self.table(f"characters by {by}")[key] += pc.sum(characters, min_count=0).as_py()
+        self.table(f"bytes by {by}")[key] += pc.sum(sizes, min_count=0).as_py()
+
+    def finished(self) -> dict[str, dict[str, int]]:
+        """The tables as plain values, rejects by source among them."""
+        if self.reasons:
+            self.table("rejects by source")[self._label] += self.reasons.total()
+        return {name: dict(table) for name, table in self._tables.items()}

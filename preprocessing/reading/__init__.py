@@ -1,0 +1,1 @@
+"""Raw files to documents: which files, how they are opened, what marks a record."""

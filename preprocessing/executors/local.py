@@ -1,12 +1,11 @@
-"""Run independent tasks, here or in worker processes. The results never depend on which.
+"""Tasks in this process or in worker processes of this machine.
 
-A task is a picklable function call. Workers are spawned (nothing is inherited by accident), and
-they end when the process that started them is gone, however it went.
+Workers are spawned (nothing is inherited by accident), and they end when the process that started
+them is gone, however it went. A worker that dies takes only its own task with it.
 """
 
 from __future__ import annotations
 
-import concurrent.futures
 import contextlib
 import multiprocessing
 import os
@@ -14,45 +13,150 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures.process import BrokenProcessPool
-from typing import TypeVar
+from dataclasses import dataclass
+from multiprocessing import resource_tracker
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import SpawnProcess
+from typing import Any
 
-from preprocessing.storage import InputError
+from preprocessing.errors import WorkerLostError
+from preprocessing.executors.base import (
+    Failure,
+    Result,
+    Retries,
+    Success,
+    Task,
+    attempt,
+    drive,
+)
 
-Task = TypeVar("Task")
-Result = TypeVar("Result")
+_SPAWN = multiprocessing.get_context("spawn")
 
 
-def run_tasks(
-    function: Callable[[Task], Result], tasks: Sequence[Task], workers: int
-) -> Iterator[tuple[int, Result]]:
-    """Yield ``(index, result)`` as tasks finish; with one worker, in order and in this process.
+@dataclass(frozen=True)
+class LocalExecutor:
+    """With one worker, tasks run in order and in this process.
 
-    Raises:
-        InputError: a worker died (killed from outside, or out of memory).
+    Attributes:
+        workers: processes at a time.
+        retries: how often a task is tried again after a passing fault.
     """
-    if workers <= 1 or len(tasks) <= 1:
+
+    workers: int = 1
+    retries: int = 0
+
+    def run(
+        self, function: Callable[[Task], Result], tasks: Sequence[Task]
+    ) -> Iterator[tuple[int, Result]]:
+        """See :class:`preprocessing.executors.base.Executor`."""
+        if self.workers <= 1 or len(tasks) <= 1:
+            yield from self._run_here(function, tasks)
+            return
+        crew = _Processes(function)
+        try:
+            yield from drive(crew, tasks, min(self.workers, len(tasks)), self.retries)
+        finally:
+            crew.end()
+
+    def _run_here(
+        self, function: Callable[[Task], Result], tasks: Sequence[Task]
+    ) -> Iterator[tuple[int, Result]]:
+        counts = Retries(self.retries)
         for index, task in enumerate(tasks):
-            yield index, function(task)
-        return
-    pool = concurrent.futures.ProcessPoolExecutor(
-        max_workers=min(workers, len(tasks)),
-        mp_context=multiprocessing.get_context("spawn"),
-        initializer=_end_with_parent,
-        initargs=(os.getpid(),),
-    )
-    try:
-        with _without_interrupts():
-            indices = {pool.submit(function, task): index for index, task in enumerate(tasks)}
-        for future in concurrent.futures.as_completed(indices):
-            yield indices[future], future.result()
-    except BrokenProcessPool:
-        raise InputError(
-            "a worker process died (killed, or out of memory); start again: what is finished is "
-            "kept. Fewer workers (corpus.workers) need less memory"
-        ) from None
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+            while True:
+                try:
+                    result = function(task)
+                except Exception as error:
+                    time.sleep(counts.pause(index, error))
+                else:
+                    break
+            yield index, result
+
+    def close(self) -> None:
+        """Workers end with their run."""
+
+
+@dataclass
+class _Worker:
+    process: SpawnProcess
+    connection: Connection
+    index: int | None = None
+
+
+class _Processes:
+    """As many processes as there were tasks at a time."""
+
+    def __init__(self, function: Callable[[Any], Any]) -> None:
+        self._function = function
+        self._workers: list[_Worker] = []
+
+    def start(self, index: int, task: Any) -> None:
+        """Give a task to an idle process, or to a new one."""
+        worker = next((worker for worker in self._workers if worker.index is None), None)
+        if worker is None:
+            worker = _start_worker()
+            self._workers.append(worker)
+        worker.index = index
+        # A worker that has just died is noticed by ``wait``.
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            worker.connection.send((self._function, task))
+
+    def wait(self, seconds: float | None) -> list[tuple[int, Success | Failure]]:
+        """What was finished, and what was lost with its process."""
+        busy = {worker.connection: worker for worker in self._workers if worker.index is not None}
+        outcomes: list[tuple[int, Success | Failure]] = []
+        for connection in wait(list(busy), seconds):
+            worker = busy[connection]  # type: ignore[index]
+            index, worker.index = worker.index, None
+            assert index is not None
+            try:
+                outcomes.append((index, worker.connection.recv()))
+            except (EOFError, ConnectionResetError):
+                outcomes.append((index, Failure(self._lost(worker))))
+        return outcomes
+
+    def _lost(self, worker: _Worker) -> WorkerLostError:
+        self._workers.remove(worker)
+        worker.connection.close()
+        worker.process.join()
+        code = worker.process.exitcode or 0
+        how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+        return WorkerLostError(
+            f"a worker process died ({how}: killed, or out of memory); start again: what is "
+            "finished is kept. Fewer workers (corpus.workers) need less memory"
+        )
+
+    def end(self) -> None:
+        """Let every process finish its task, and end."""
+        for worker in self._workers:
+            worker.connection.close()
+        for worker in self._workers:
+            worker.process.join()
+
+
+def _start_worker() -> _Worker:
+    ours, theirs = _SPAWN.Pipe()
+    process = _SPAWN.Process(target=_serve, args=(theirs, os.getpid()))
+    resource_tracker.ensure_running()  # which lets interrupts through when it starts
+    with _without_interrupts():
+        process.start()
+    theirs.close()
+    return _Worker(process, ours)
+
+
+def _serve(connection: Connection, parent: int) -> None:
+    """Do one task after the other until nobody is there to give any."""
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
+        while True:
+            function, task = connection.recv()
+            connection.send(attempt(function, task))
+
+
+def _end_with(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os._exit(1)
 
 
 @contextlib.contextmanager
@@ -63,12 +167,3 @@ def _without_interrupts() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def _end_with_parent(parent: int) -> None:
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(0.5)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,15 @@ from numpy.typing import NDArray
 
 from configs.schema import load
 from preprocessing.commands import STAGES
+from preprocessing.executors.local import LocalExecutor
 from preprocessing.settings import Preparation, decode_preparation
-from preprocessing.stage import Outcome, run_stage
+from preprocessing.stage import Outcome, Stage, run_stage
 from preprocessing.storage import Manifest
 
+LENIENT = {"profiles": {"default": {"gopher": None, "repetition": None}}}
+"""A ``clean`` section that keeps made-up text."""
+ROAD = ("ingest", "deduplicate", "tokenizer", "tokenize", "examples")
+"""The commands that do something without a ``clean`` section."""
 _SYLLABLES = [a + b for a in "bdfgklmnprst" for b in "aeiou"]
 
 
@@ -82,11 +87,29 @@ def run_stages(
     preparation: Preparation, names: Sequence[str] = tuple(STAGES), *, overwrite: bool = False
 ) -> list[Outcome]:
     """Run some stages in the order of the road, without progress."""
+    executor = LocalExecutor(preparation.corpus.workers)
     return [
-        run_stage(make(), workers=preparation.corpus.workers, overwrite=overwrite, quiet=True)
+        run_stage(
+            make(),
+            executor=executor,
+            overwrite=overwrite,
+            check_disk=preparation.corpus.check_disk,
+            quiet=True,
+        )
         for name in names
         for make in STAGES[name][1](preparation)
     ]
+
+
+def stage_makers(preparation: Preparation) -> dict[str, Callable[[], Stage]]:
+    """How to make each stage of a preparation, by its own name (not the command's)."""
+    makers = [make for _, make in STAGES.values() for make in make(preparation)]
+    return {make.func.name: make for make in makers}  # type: ignore[attr-defined]
+
+
+def run_alone(preparation: Preparation, name: str) -> Outcome:
+    """Run one stage by its own name, in this process."""
+    return run_stage(stage_makers(preparation)[name](), quiet=True)
 
 
 def tree(directory: Path) -> dict[str, bytes]:

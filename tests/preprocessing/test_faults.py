@@ -2,21 +2,43 @@
 
 import errno
 import os
+import resource
 import shutil
+import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from corpora import make_text, prepare_config, run_stages, tree, write_documents
+from corpora import (
+    LENIENT,
+    make_text,
+    prepare_config,
+    run_alone,
+    run_stages,
+    stage_makers,
+    tree,
+    write_documents,
+)
 
+from preprocessing import space, storage
 from preprocessing import stage as stage_module
-from preprocessing import storage
-from preprocessing.commands import STAGES
 from preprocessing.settings import Preparation
+from preprocessing.stage import run_stage
 from preprocessing.storage import InputError
 
+STAGES = (
+    "ingest",
+    "clean",
+    "signatures",
+    "matches",
+    "deduplicate",
+    "tokenizer",
+    "tokenize",
+    "examples",
+)
 OPERATIONS = ("write_all", "synchronize", "rename")
 
 
@@ -85,34 +107,33 @@ def corpus(tmp_path: Path) -> Preparation:
     }
     return prepare_config(
         tmp_path,
-        corpus={"shard_bytes": 1200, "allowed_reject_share": 0.5},
+        corpus={
+            "shard_bytes": 1200,
+            "allowed_reject_share": 0.5,
+            "clean": LENIENT,
+            "deduplicate": {"near": {"num_hashes": 32}},
+        },
         tokenizer={"kind": "wordpiece", "vocab_size": 120},
         examples=examples,
     )
 
 
 def directories(preparation: Preparation) -> dict[str, Path]:
-    """What each stage writes to; what comes before it is whole."""
-    return {
-        "ingest": preparation.documents_directory,
-        "deduplicate": preparation.clean_directory,
-        "tokenizer": preparation.tokenizer_directory,
-        "tokenize": preparation.tokens_directory,
-        "examples": preparation.examples_directory("blocks"),
-    }
+    """What each stage writes to."""
+    return {name: make().directory for name, make in stage_makers(preparation).items()}
 
 
 def interrupted(
     preparation: Preparation, faults: Faults, name: str, error: type[BaseException], *args: Any
 ) -> Iterator[tuple[int, BaseException]]:
     """Fail at every operation of a stage in turn; each yield is the moment after the fault."""
-    directory = directories(preparation)[name]
+    directory = stage_makers(preparation)[name]().directory
     number = 0
     while True:
         shutil.rmtree(directory, ignore_errors=True)
         faults.arm(number, error(*args))
         try:
-            run_stages(preparation, [name])
+            run_alone(preparation, name)
         except (InputError, error) as raised:
             assert faults.happened
             yield number, raised
@@ -130,19 +151,20 @@ def test_stage_resumes_after_fault_at_every_disk_operation(
     corpus: Preparation, faults: Faults, name: str, error: tuple[Any, ...]
 ) -> None:
     run_stages(corpus)
+    assert tuple(directories(corpus)) == STAGES
     directory = directories(corpus)[name]
     undisturbed = tree(directory)
     shutil.rmtree(directory)
     faults.arm(None)
-    run_stages(corpus, [name])
+    run_alone(corpus, name)
     assert tree(directory) == undisturbed
     operations, all_tasks = faults.count, faults.tasks
-    assert name == "tokenizer" or all_tasks >= 2
+    assert name in ("matches", "tokenizer") or all_tasks >= 2
     seen = 0
     for number, _ in interrupted(corpus, faults, name, *error):
         where, before = faults.happened, faults.tasks
         faults.arm(None)
-        run_stages(corpus, [name])
+        run_alone(corpus, name)
         assert tree(directory) == undisturbed, where
         assert before + faults.tasks <= all_tasks + 1, f"more than one shard again after {where}"
         seen = number + 1
@@ -154,6 +176,7 @@ def test_full_disk_says_what_to_do_and_leaves_nothing_half_written(
     corpus: Preparation, faults: Faults, name: str
 ) -> None:
     run_stages(corpus)
+    assert tuple(directories(corpus)) == STAGES
     directory = directories(corpus)[name]
     undisturbed = tree(directory)
     for number, raised in interrupted(
@@ -200,6 +223,46 @@ def test_faults_of_overwriting_never_mix_old_and_new(corpus: Preparation, faults
     assert operations > 10
 
 
+def test_file_that_may_grow_no_further(corpus: Preparation, tmp_path: Path) -> None:
+    """What a full disk is to somebody who may not mount one: a limit on the size of files."""
+    write_documents(tmp_path / "raw" / "c.txt", make_text(300))
+    command = [sys.executable, "-m", "preprocessing", "ingest", str(tmp_path / "recipe.yaml")]
+    options = ["corpus.shard_bytes=20000"]
+
+    def limit() -> None:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (8192, 8192))
+
+    done = subprocess.run(
+        [*command, *options], capture_output=True, text=True, check=False, preexec_fn=limit
+    )
+    assert done.returncode == 1, done.stderr
+    assert "File too large" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not list(tmp_path.rglob("*.writing"))
+    assert not (corpus.documents_directory / "manifest.json").exists()
+    subprocess.run([*command, *options], check=True, capture_output=True)
+    after = tree(corpus.documents_directory)
+    shutil.rmtree(corpus.documents_directory)
+    subprocess.run([*command, *options], check=True, capture_output=True)
+    assert tree(corpus.documents_directory) == after
+
+
+def test_disk_that_will_not_do_is_refused_before_any_work(
+    corpus: Preparation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = shutil.disk_usage(corpus.corpus.directory.parent)
+    monkeypatch.setattr(space.shutil, "disk_usage", lambda path: usage._replace(free=1500))
+    with pytest.raises(InputError) as caught:
+        run_stages(corpus, ["ingest"])
+    assert "'ingest' is expected to write" in str(caught.value)
+    assert "1.5 kB are free" in str(caught.value)
+    assert "corpus.check_disk=false" in str(caught.value)
+    assert not list(corpus.documents_directory.rglob("*.arrow"))
+    outcome = run_stage(stage_makers(corpus)["ingest"](), check_disk=False, quiet=True)
+    assert outcome.status == "made"
+
+
 @pytest.mark.skipif(shutil.which("mount") is None, reason="needs the mount command")
 def test_really_full_disk(tmp_path: Path) -> None:
     small = tmp_path / "small"
@@ -209,7 +272,9 @@ def test_really_full_disk(tmp_path: Path) -> None:
         pytest.skip("needs root and the right to mount a tmpfs of 48 KiB")
     try:
         write_documents(tmp_path / "raw" / "a.txt", make_text(400))
-        preparation = prepare_config(tmp_path, corpus={"directory": str(small / "data")})
+        preparation = prepare_config(
+            tmp_path, corpus={"directory": str(small / "data"), "check_disk": False}
+        )
         with pytest.raises(InputError, match="the disk is full"):
             run_stages(preparation)
         assert not list(small.rglob("*.writing"))

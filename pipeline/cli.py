@@ -15,7 +15,7 @@ from configs.schema import find, load
 from preprocessing.commands import STAGES
 from preprocessing.console import (
     BAD_INPUT,
-    LOOKING,
+    OTHER_COMMANDS,
     add_common_arguments,
     add_slice_arguments,
     add_stage_arguments,
@@ -180,8 +180,8 @@ COMMANDS: dict[str, Entry] = {
         )
         for name, (summary, _) in STAGES.items()
     },
-    "inspect": Entry("prepare", *LOOKING["inspect"]),
-    "takedown": Entry("prepare", *LOOKING["takedown"]),
+    "inspect": Entry("prepare", *OTHER_COMMANDS["inspect"]),
+    "takedown": Entry("prepare", *OTHER_COMMANDS["takedown"]),
     "run": Entry(
         "train",
         "all stages in order, and where there is a model training, evaluation, export, report; "
@@ -197,7 +197,7 @@ COMMANDS: dict[str, Entry] = {
         add_common_arguments,
         _train,
     ),
-    "status": Entry("train", *LOOKING["status"]),
+    "status": Entry("train", *OTHER_COMMANDS["status"]),
     "evaluate": Entry(
         "judge",
         "score the newest checkpoint beside its baselines",

@@ -29,7 +29,7 @@ OK, FAILED, BAD_INPUT = 0, 1, 2
 ROAD = "all stages in order; what is up to date is left alone"
 
 
-LOOKING: Mapping[
+OTHER_COMMANDS: Mapping[
     str,
     tuple[
         str,
@@ -252,13 +252,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     add_stage_arguments(
         commands.add_parser("run", help=ROAD, description=ROAD, epilog=stage_example("run"))
     )
-    for name, (what, example, add_arguments, _) in LOOKING.items():
+    for name, (what, example, add_arguments, _) in OTHER_COMMANDS.items():
         add_arguments(commands.add_parser(name, help=what, description=what, epilog=example))
     arguments = parse(parser, argv)
 
     def run() -> dict[str, Any]:
-        if arguments.command in LOOKING:
-            return LOOKING[arguments.command][3](arguments)
+        if arguments.command in OTHER_COMMANDS:
+            return OTHER_COMMANDS[arguments.command][3](arguments)
         if arguments.command == "run":
             return run_road_command(arguments)
         return run_stage_command(arguments.command, arguments)

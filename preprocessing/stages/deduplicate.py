@@ -1,13 +1,14 @@
-"""deduplicate: exact duplicates go, then the validation sets are split off by document hash.
+"""deduplicate: documents that repeat an earlier one go, and the validation sets are split off.
 
-A document's id is the digest of its text, so equal texts have equal ids wherever they stand. Of
-several copies the first counts, validation files before training files; thus no validation text is
-trained on. The split looks at nothing but the id and the seed: it is stable as the corpus grows.
+One task a document shard. What repeats what was found by :mod:`preprocessing.stages.matches`, which
+states the rule. The split looks at nothing but the id and the seed: it is stable as the corpus
+grows, and only duplicates ever leave their set.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,14 +18,22 @@ import pyarrow as pa
 import pyarrow.compute
 from numpy.typing import NDArray
 
-from preprocessing.draws import purpose_key, uniform
+from preprocessing.documents import (
+    ROWS_PER_BATCH,
+    SCHEMA,
+    DocumentWriter,
+    Rejected,
+    RejectLog,
+    read_batches,
+)
+from preprocessing.duplicates.records import binary_rows
 from preprocessing.settings import Preparation
-from preprocessing.stage import Made
-from preprocessing.stages.ingest import ROWS_PER_BATCH, SCHEMA
+from preprocessing.stage import DigestedInputs, Made
+from preprocessing.stages.matches import Ranking, heldout_shares
+from preprocessing.stages.signatures import repeats
 from preprocessing.storage import (
     InputError,
     Manifest,
-    Shard,
     manifest_digest,
     open_shard,
     shard_name,
@@ -34,68 +43,67 @@ from preprocessing.storage import (
 
 @dataclass(frozen=True)
 class Task:
-    """One shard of documents, with the split (an index, -1 for a duplicate) of each."""
+    """One shard of documents, the ``number``-th of its manifest."""
 
     source: Path
     directory: Path
     number: int
-    splits: tuple[str, ...]
-    assignment: NDArray[np.int16]
+    split: str
+    ranking: Ranking
+    drops: tuple[Path, ...]
 
 
-class Deduplicate:
+@dataclass(frozen=True)
+class Drops:
+    """The documents of one shard that go, ordered by row.
+
+    Attributes:
+        rows: int64 ``[n]``, each once.
+        kept: the two halves ``[n, 2]`` of the ids of the documents they repeat.
+        similarity: estimated Jaccard similarity ``[n]``; 1 for equal texts.
+    """
+
+    rows: NDArray[np.int64]
+    kept: NDArray[np.uint64]
+    similarity: NDArray[np.float64]
+
+
+class Deduplicate(DigestedInputs):
     """The stage, as :func:`preprocessing.stage.run_stage` sees it."""
 
     name = "deduplicate"
 
     def __init__(self, preparation: Preparation) -> None:
-        self._source = preparation.documents_directory
+        self._preparation = preparation
+        self._source = preparation.cleaned_directory
+        self._matches = preparation.matches_directory
         self._manifest = Manifest.read(self._source)
-        self._seed = preparation.seed
-        self._heldout = {
-            name: entry.share
-            for name, entry in sorted(preparation.corpus.validation.items())
-            if entry.share is not None
-        }
+        self._heldout = heldout_shares(preparation)
         self.directory = preparation.clean_directory
 
     def configuration(self) -> Any:
         """The validation shares and the seed of their draw."""
-        return {"seed": self._seed, "heldout": self._heldout}
+        return {"seed": self._preparation.seed, "heldout": self._heldout}
 
     def inputs(self) -> Mapping[str, str]:
-        """The manifest of the documents."""
-        return {"documents": manifest_digest(self._source)}
+        """The manifests of the documents and of what was found among them."""
+        return {
+            "documents": manifest_digest(self._source),
+            "matches": manifest_digest(self._matches),
+        }
 
     def plan(self) -> Sequence[Task]:
         """One task a shard of documents, in the manifest's order."""
-        shards = self._manifest.shards
-        ids = [read_ids(self._source / shard.name) for shard in shards]
-        everything = np.concatenate(ids) if ids else np.zeros(0, np.uint64)
-        first = np.zeros(len(everything), dtype=bool)
-        first[np.unique(everything, return_index=True)[1]] = True
-        splits = ("train", *self._heldout, *(s for s in self._manifest.splits if s != "train"))
-        tasks, start = [], 0
-        for number, (shard, own) in enumerate(zip(shards, ids, strict=True)):
-            assignment = self._assign(shard, own, splits)
-            assignment[~first[start : start + len(own)]] = -1
-            start += len(own)
-            tasks.append(
-                Task(self._source / shard.name, self.directory, number, splits, assignment)
-            )
-        return tasks
+        ranking = Ranking.of(self._manifest, self._preparation)
+        drops = tuple(self._matches / shard.name for shard in Manifest.read(self._matches).shards)
+        return [
+            Task(self._source / shard.name, self.directory, number, shard.split, ranking, drops)
+            for number, shard in enumerate(self._manifest.shards)
+        ]
 
-    def _assign(
-        self, shard: Shard, ids: NDArray[np.uint64], splits: tuple[str, ...]
-    ) -> NDArray[np.int16]:
-        assignment = np.full(len(ids), splits.index(shard.split), dtype=np.int16)
-        if shard.split == "train":
-            draw = uniform(ids ^ purpose_key(self._seed, "heldout"), 0, 0)
-            edge = 0.0
-            for name, share in self._heldout.items():
-                assignment[(edge <= draw) & (draw < edge + share)] = splits.index(name)
-                edge += share
-        return assignment
+    def expected_bytes(self) -> int:
+        """As if no document repeated another."""
+        return self._manifest.totals()["bytes"]
 
     @property
     def function(self) -> Callable[[Task], Made]:
@@ -118,39 +126,84 @@ class Deduplicate:
         return {}
 
 
-def read_ids(path: Path) -> NDArray[np.uint64]:
-    """The first 8 bytes of every document's id, ``[rows]``.
-
-    64 bits of BLAKE2b: among a billion documents the chance of any false duplicate is below 3 %.
-    """
-    reader = open_shard(path)
-    parts = [
-        np.frombuffer(column.buffers()[1], dtype="<u8").reshape(-1, 2)[
-            column.offset : column.offset + len(column), 0
-        ]
-        for index in range(reader.num_record_batches)
-        for column in [reader.get_batch(index).column("id")]
-    ]
-    return np.concatenate(parts) if parts else np.zeros(0, np.uint64)
-
-
 def deal(task: Task) -> Made:
-    """Write one shard a split from one shard of documents."""
-    reader = open_shard(task.source)
+    """Write one shard a split from one shard of documents, and the log of what went."""
+    drops = _read_drops(task)
+    splits = (*task.ranking.heldout, task.split)  # a place of -1 is the last one
+    assignment = _assign(task)
+    assignment[drops.rows] = len(splits)
     shards = []
-    for split_index in sorted(set(task.assignment[task.assignment >= 0].tolist())):
-        name = shard_name(task.splits[split_index], task.number)
+    for place in np.unique(assignment[assignment < len(splits)]).tolist():
+        name = shard_name(splits[place], task.number)
         with write_shard(task.directory / name, SCHEMA, ROWS_PER_BATCH) as writer:
+            documents = DocumentWriter(writer)
             start = characters = 0
-            for index in range(reader.num_record_batches):
-                batch = reader.get_batch(index)
-                chosen = task.assignment[start : start + batch.num_rows] == split_index
+            for batch in read_batches(task.source):
+                chosen = assignment[start : start + batch.num_rows] == place
                 start += batch.num_rows
                 if chosen.any():
                     part = batch.filter(pa.array(chosen))
                     characters += pa.compute.sum(
                         pa.compute.utf8_length(part.column("text"))
                     ).as_py()
-                    writer.write(part)
+                    documents.write(part)
             shards.append(writer.finish(name, {"characters": characters}))
-    return Made(tuple(shards), {"exact_duplicate": int((task.assignment < 0).sum())})
+    reasons: Counter[str] = Counter()
+    with RejectLog(task.directory, task.split, task.number) as log:
+        for one in _rejected(task.source, drops):
+            log.add(one)
+            reasons[one.reason] += 1
+    return Made(tuple(shards), dict(reasons))
+
+
+def _assign(task: Task) -> NDArray[np.int16]:
+    """The split of every document, as a place in ``heldout``; -1 for the shard's own."""
+    parts = [
+        task.ranking.split_draws(binary_rows(batch.column("id"), "<u8")[:, 0])
+        if task.split == "train"
+        else np.full(batch.num_rows, -1, np.int16)
+        for batch in read_batches(task.source)
+    ]
+    return np.concatenate([np.zeros(0, np.int16), *parts])
+
+
+def _read_drops(task: Task) -> Drops:
+    """What the matches and the shard itself say, one row a document."""
+    ids = [binary_rows(batch.column("id"), "<u8") for batch in read_batches(task.source)]
+    own = np.concatenate([np.zeros((0, 2), np.uint64), *ids])
+    again = np.flatnonzero(repeats(task.source))
+    rows, kept, values = [again], [own[again]], [np.ones(len(again), np.float64)]
+    for path in task.drops:
+        reader = open_shard(path)
+        for index in range(reader.num_record_batches):
+            batch = reader.get_batch(index)
+            shards = batch.column("shard").to_numpy()
+            low, high = np.searchsorted(shards, [task.number, task.number + 1])
+            part = batch.slice(low, high - low)
+            rows.append(part.column("row").to_numpy().astype(np.int64))
+            kept.append(np.array(binary_rows(part.column("kept"), "<u8")))
+            values.append(np.array(part.column("similarity").to_numpy()))
+    row, other, value = np.concatenate(rows), np.concatenate(kept), np.concatenate(values)
+    # Of several documents that one repeats, its own copy is named, then the most similar one.
+    near = (own[row] != other).any(axis=1)
+    order = np.lexsort((other[:, 1], other[:, 0], -value, near, row))
+    row, first = np.unique(row[order], return_index=True)
+    chosen = order[first]
+    return Drops(row, np.ascontiguousarray(other[chosen]), value[chosen])
+
+
+def _rejected(path: Path, drops: Drops) -> Iterator[Rejected]:
+    start = place = 0
+    for batch in read_batches(path):
+        stop = int(np.searchsorted(drops.rows, start + batch.num_rows))
+        part = batch.select(["id", "source", "offset"]).take(drops.rows[place:stop] - start)
+        for row, kept, similarity in zip(
+            part.to_pylist(), drops.kept[place:stop], drops.similarity[place:stop], strict=True
+        ):
+            if row["id"] == kept.tobytes():
+                reason, detail = "exact_duplicate", f"the same text as {row['id'].hex()}"
+            else:
+                reason = "near_duplicate"
+                detail = f"estimated similarity {similarity:.2f} to {kept.tobytes().hex()}"
+            yield Rejected(reason, row["source"], row["offset"], detail, row["id"].hex())
+        start, place = start + batch.num_rows, stop

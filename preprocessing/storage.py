@@ -345,10 +345,10 @@ class Manifest:
         except (OSError, ValueError) as error:
             raise InputError(f"{path}: cannot be read: {error}; {_ANEW}") from None
         version = plain.get("version") if isinstance(plain, dict) else None
-        if version != MANIFEST_VERSION:
+        if version not in (MANIFEST_VERSION, MANIFEST_VERSION - 1):
             raise InputError(
-                f"{path}: manifest version {version}; this lexmill reads version "
-                f"{MANIFEST_VERSION}; {_ANEW}"
+                f"{path}: manifest version {version}; this lexmill reads versions "
+                f"{MANIFEST_VERSION - 1} and {MANIFEST_VERSION}; {_ANEW}"
             )
         try:
             return Manifest(
@@ -357,7 +357,7 @@ class Manifest:
                 inputs=plain["inputs"],
                 shards=tuple(Shard(**shard) for shard in plain["shards"]),
                 rejects=plain["rejects"],
-                tables=plain["tables"],
+                tables=plain["tables"] if version > 1 else {},
                 facts=plain["facts"],
             )
         except (KeyError, TypeError) as error:

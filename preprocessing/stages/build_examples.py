@@ -26,7 +26,6 @@ from preprocessing.storage import InputError, manifest_digest, shard_name, write
 from preprocessing.tokens import TokenStore
 from preprocessing.vocabulary import Vocabulary
 
-
 _ROOM, _TARGETS = 1.4, 0.5
 """Bytes of rows to bytes of ids (measured: 1.0 to 1.6), and of the targets of static rows."""
 

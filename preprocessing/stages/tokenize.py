@@ -122,7 +122,7 @@ class Tokenize(DigestedInputs):
         return tasks
 
     def expected_bytes(self) -> int:
-        """Ids, boundaries and document ids, for text that falls into pieces as text usually does."""
+        """Ids, boundaries and document ids, for text that falls into the usual pieces."""
         width = np.dtype(Vocabulary.load(self._tokenizer).id_type).itemsize + _BOUNDARY_BYTES
         return round(Manifest.read(self._source).totals()["bytes"] * width / _BYTES_A_TOKEN)
 

@@ -146,7 +146,7 @@ def test_manifests_hold_no_times_no_host_and_no_path(corpus: Preparation, tmp_pa
         ("", "cannot be read"),
         ("{", "cannot be read"),
         ("[]", "manifest version None"),
-        ('{"version": 99}', "manifest version 99; this lexmill reads version 2"),
+        ('{"version": 99}', "manifest version 99; this lexmill reads versions 1 and 2"),
         ('{"version": 2}', "not a manifest of ours ('stage')"),
         (
             '{"version": 2, "stage": "x", "configuration": 1, "inputs": {}, "shards": [{"a": 1}], '

@@ -1,11 +1,12 @@
 import functools
-import shutil
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from corpora import ROAD, make_text, prepare_config, run_stages, tree, write_documents
+from corpora import tree
+from every_form import Made, differing
 from tasks_for_workers import (
     break_at_three,
     die_at_three,
@@ -16,6 +17,7 @@ from tasks_for_workers import (
     raise_unfoldable,
 )
 
+from preprocessing.commands import STAGES
 from preprocessing.errors import WorkerLostError
 from preprocessing.executors import base
 from preprocessing.executors.local import LocalExecutor
@@ -28,23 +30,21 @@ def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("workers", [2, pytest.param(5, marks=pytest.mark.slow)])
-def test_any_number_of_workers_gives_the_same_bytes(tmp_path: Path, workers: int) -> None:
-    write_documents(tmp_path / "raw" / "a.txt", make_text(60))
-    alone = prepare_config(tmp_path, corpus={"shard_bytes": 2500})
-    run_stages(alone)
-    expected = tree(alone.corpus.directory)
-    shutil.rmtree(alone.corpus.directory)
+def test_any_number_of_workers_gives_the_same_bytes(
+    every_form: Made, tmp_path: Path, workers: int
+) -> None:
     driver = (
         "import sys; from preprocessing.console import main\n"
         "if __name__ == '__main__':\n"
-        f"    for stage in {ROAD}:\n"
+        f"    for stage in {tuple(STAGES)}:\n"
         "        if code := main([stage, *sys.argv[1:]]): sys.exit(code)\n"
     )
     (tmp_path / "driver.py").write_text(driver)
-    command = [sys.executable, "driver.py", "recipe.yaml", f"corpus.workers={workers}"]
-    subprocess.run(command, check=True, timeout=120, cwd=tmp_path)
-    assert tree(alone.corpus.directory) == expected
-    assert sum(path.startswith("tokens/") and ".arrow" in path for path in expected) >= 4
+    options = [f"corpus.directory={tmp_path / 'data'}", f"corpus.workers={workers}"]
+    command = [sys.executable, "driver.py", str(every_form.folder / "recipe.yaml"), *options]
+    environment = os.environ | {"PYTHONHASHSEED": str(workers)}
+    subprocess.run(command, check=True, timeout=240, cwd=tmp_path, env=environment)
+    assert differing(tree(tmp_path / "data"), every_form.files) == []
 
 
 @pytest.mark.parametrize("workers", [1, 2])

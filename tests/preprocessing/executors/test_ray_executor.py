@@ -14,6 +14,7 @@ from typing import Any
 import psutil
 import pytest
 from corpora import make_text, prepare_config, run_stages, stage_makers, tree, write_documents
+from every_form import Made, differing
 from tasks_for_workers import die_at_three, die_once, double, fail_at_three, fail_twice, slow
 
 from preprocessing.errors import WorkerLostError
@@ -100,15 +101,26 @@ def test_tasks_of_a_lost_node_are_done_by_the_others(
     assert again, "a task was under way on the node"
 
 
-def test_whole_preparation_gives_the_same_bytes(executor: RayExecutor, tmp_path: Path) -> None:
-    write_documents(tmp_path / "raw" / "a.txt", make_text(60))
-    corpus = prepare_config(tmp_path, corpus={"shard_bytes": 2500})
-    run_stages(corpus)
-    expected = tree(corpus.corpus.directory)
-    shutil.rmtree(corpus.corpus.directory)
+def test_read_and_cleaned_text_is_the_same(
+    executor: RayExecutor, every_form: Made, tmp_path: Path
+) -> None:
+    corpus = every_form.elsewhere(tmp_path / "data")
+    for name in ("ingest", "clean"):
+        run_stage(stage_makers(corpus)[name](), executor=executor, quiet=True)
+    found = tree(corpus.corpus.directory)
+    begun = {name for name in every_form.files if name.startswith(("documents/", "filtered/"))}
+    assert found.keys() == begun
+    assert differing(found, {name: every_form.files[name] for name in begun}) == []
+
+
+@pytest.mark.slow
+def test_whole_road_gives_the_same_bytes(
+    executor: RayExecutor, every_form: Made, tmp_path: Path
+) -> None:
+    corpus = every_form.elsewhere(tmp_path / "data")
     for make in stage_makers(corpus).values():
         run_stage(make(), executor=executor, quiet=True)
-    assert tree(corpus.corpus.directory) == expected
+    assert differing(tree(corpus.corpus.directory), every_form.files) == []
 
 
 def test_no_cluster_there_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

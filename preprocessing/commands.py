@@ -11,6 +11,7 @@ from preprocessing.executors.base import Executor
 from preprocessing.executors.slices import TaskSlice
 from preprocessing.settings import Preparation
 from preprocessing.stage import Outcome, SliceOutcome, Stage, run_slice, run_stage
+from preprocessing.tokenizers.settings import ExistingTokenizerConfig
 
 
 def _ingest(preparation: Preparation) -> list[Callable[[], Stage]]:
@@ -80,6 +81,10 @@ def run_preparation(
     and what follows it is left to further slices.
     """
     corpus = preparation.corpus
+    if isinstance(preparation.tokenizer, ExistingTokenizerConfig) and "tokenizer" in names:
+        from preprocessing.tokenizers.adoption import existing_file
+
+        existing_file(preparation.tokenizer.path)  # not only when the corpus has been read
     with _executor(preparation) as executor:
         for make in _stages(preparation, names):
             outcome = run_stage(

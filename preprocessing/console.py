@@ -121,6 +121,8 @@ def run_stage_command(name: str, arguments: argparse.Namespace) -> dict[str, Any
     ):
         _tell(outcome)
         outcomes.append(outcome)
+    if not outcomes:
+        print(f"{name}: nothing to do: corpus.{name} is not given", file=sys.stderr)
     left = count_stages(preparation, name) - len(outcomes)
     if left:
         print(

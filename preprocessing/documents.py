@@ -15,7 +15,7 @@ import hashlib
 import itertools
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -152,10 +152,3 @@ class RejectLog:
             self._open.__exit__(*sys.exc_info())  # no half of a log stays
             raise
         self._open.__exit__(*error)
-
-
-def write_rejects(directory: Path, split: str, number: int, rejected: Sequence[Rejected]) -> None:
-    """Write the reject log of one task as a whole."""
-    with RejectLog(directory, split, number) as log:
-        for row in rejected:
-            log.add(row)

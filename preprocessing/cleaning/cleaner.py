@@ -268,7 +268,7 @@ def _folded(words: Sequence[str]) -> NDArray[np.uint64]:
 
 def _bad_words(path: Path) -> WordSequences:
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read as a list of words: {error}") from None
     words = [line for line in lines if line.strip()]

@@ -22,7 +22,13 @@ from configs.schema import to_plain
 from preprocessing.cleaning import CleaningConfig
 from preprocessing.cleaning.cleaner import Cleaner, versions
 from preprocessing.cleaning.evaluation import evaluation_digests
-from preprocessing.documents import ROWS_PER_BATCH, SCHEMA, Rejected, read_batches, write_rejects
+from preprocessing.documents import (
+    ROWS_PER_BATCH,
+    SCHEMA,
+    DocumentWriter,
+    RejectLog,
+    read_batches,
+)
 from preprocessing.settings import Preparation
 from preprocessing.stage import DigestedInputs, Made
 from preprocessing.storage import InputError, Manifest, file_digest, manifest_digest, write_shard
@@ -123,21 +129,26 @@ class Clean(DigestedInputs):
 def clean(task: Task) -> Made:
     """Clean one shard of documents into another."""
     cleaner = Cleaner(task.config)
-    rejected: list[Rejected] = []
+    reasons: Counter[str] = Counter()
     characters = 0
-    with write_shard(task.directory / task.name, SCHEMA, ROWS_PER_BATCH) as writer:
+    split, _, file_name = task.name.rpartition("/")
+    number = int(Path(file_name).stem.rpartition("-")[2])
+    with (
+        RejectLog(task.directory, split, number) as log,
+        write_shard(task.directory / task.name, SCHEMA, ROWS_PER_BATCH) as writer,
+    ):
+        documents = DocumentWriter(writer)
         for batch in _portions(task.source):
             kept, dropped = cleaner.clean(batch)
             kept, banned = leave_out(kept, taken_down(task.ledger))
-            rejected += dropped + banned
+            for row in dropped + banned:
+                reasons[row.reason] += 1
+                log.add(row)
             if kept.num_rows:
-                writer.write(kept)
+                documents.write(kept)
                 lengths = pyarrow.compute.utf8_length(kept.column("text"))
                 characters += pyarrow.compute.sum(lengths).as_py()
         shard = writer.finish(task.name, {"characters": characters})
-    number = int(Path(task.name).stem.rpartition("-")[2])
-    write_rejects(task.directory, shard.split, number, rejected)
-    reasons = Counter(row.reason for row in rejected)
     return Made((shard,), dict(sorted(reasons.items())), cleaner.tables)
 
 

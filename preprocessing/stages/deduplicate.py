@@ -116,11 +116,16 @@ class Deduplicate(DigestedInputs):
         for one in made:
             for shard in one.shards:
                 rows[shard.split] += shard.rows
+        gone = Counter[str]()
+        for one in made:
+            gone.update(one.rejects)
+        table = ", ".join(f"{count} {reason}" for reason, count in sorted(gone.items()))
         for split, count in rows.items():
             if count == 0:
                 raise InputError(
                     f"{self.directory}: no document is left for '{split}' of "
-                    f"{self._manifest.totals()['rows']} documents; the corpus is too small"
+                    f"{self._manifest.totals()['rows']} documents (left out: {table or 'none'}); "
+                    "the corpus is too small or repeats itself"
                     + (f", or corpus.validation.{split}.share is" if split in self._heldout else "")
                 )
         return {}

@@ -27,7 +27,7 @@ from preprocessing.annotations.annotator import (
     digests,
     span_fields,
 )
-from preprocessing.documents import Rejected, write_rejects
+from preprocessing.documents import Rejected, RejectLog
 from preprocessing.sentences import sentence_starts
 from preprocessing.settings import Preparation
 from preprocessing.stage import DigestedInputs, Made
@@ -146,8 +146,11 @@ def tokenize(task: Task) -> Made:
     name = shard_name(task.split, task.number)
     reader = open_shard(task.source)
     counts = {"tokens": 0, "sentences": 0, "unknown": 0}
-    rejected: list[Rejected] = []
-    with write_shard(task.directory / name, columns, ROWS_PER_BATCH) as writer:
+    without_tokens = 0
+    with (
+        RejectLog(task.directory, task.split, task.number) as log,
+        write_shard(task.directory / name, columns, ROWS_PER_BATCH) as writer,
+    ):
         for documents in _parts(reader.get_batch(index) for index in task.batches):
             texts = Texts.of(documents.column("text"))
             starts = sentence_starts(texts)
@@ -169,10 +172,11 @@ def tokenize(task: Task) -> Made:
             if vocabulary.unknown_id is not None:
                 counts["unknown"] += int(np.count_nonzero(encoded.ids == vocabulary.unknown_id))
             if not kept.all():
-                rejected += _without_tokens(documents.filter(pa.array(~kept)))
+                for row in _without_tokens(documents.filter(pa.array(~kept))):
+                    without_tokens += 1
+                    log.add(row)
         shard = writer.finish(name, counts)
-    write_rejects(task.directory, task.split, task.number, rejected)
-    return Made((shard,), {"no_tokens": len(rejected)} if rejected else {})
+    return Made((shard,), {"no_tokens": without_tokens} if without_tokens else {})
 
 
 @lru_cache(maxsize=1)

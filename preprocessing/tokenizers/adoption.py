@@ -63,9 +63,11 @@ def adopt(config: ExistingTokenizerConfig) -> AnyModel:
         except Exception as error:  # the library raises bare Exception
             raise InputError(f"{path}: not a vocabulary that can be read: {error}") from None
         ids = tokenizer.get_vocab(with_added_tokens=True).values()
-        if not ids or set(ids) != set(range(len(ids))):
+        if not ids:
+            raise InputError(f"{path}: holds no pieces")
+        if set(ids) != set(range(len(ids))):
             raise InputError(
-                f"{path}: {len(ids)} pieces with ids up to {max(ids, default=0)}: a piece stands "
+                f"{path}: {len(ids)} pieces with ids up to {max(ids)}: a piece stands "
                 "there twice, or an id is not used"
             )
         model = TokenizersModel(tokenizer)
@@ -82,6 +84,8 @@ def _read(path: Path, *, lowercase: bool) -> Tokenizer:
     if path.suffix == ".json":
         return Tokenizer.from_file(str(path))
     pieces = WordPiece.read_file(str(path))
+    if pieces and "[UNK]" not in pieces:
+        raise ValueError("it has no [UNK]")
     return bert_pipeline(WordPiece(vocab=pieces, unk_token="[UNK]"), lowercase=lowercase)
 
 

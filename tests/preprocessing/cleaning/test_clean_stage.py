@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from corpora import make_text, prepare_config, run_stages, shard_rows, tree, write_documents
 
-from preprocessing.documents import document_id
+from preprocessing.documents import document_id, read_batches
 from preprocessing.settings import Preparation
 from preprocessing.stages.clean import _portions
 from preprocessing.storage import InputError, Manifest
@@ -134,3 +134,21 @@ def test_portions_hold_all_documents_in_order(tmp_path: Path) -> None:
     assert len(sizes) > 3
     firsts = [text[0] for p in portions for text in p.column("text").to_pylist()]
     assert firsts == [*"012345678", "x"]
+
+
+def test_record_batches_end_at_a_size_however_large_documents_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("preprocessing.documents.BATCH_BYTES", 20_000)
+    long = [" ".join([f"{index}th.", *GOOD[:40]]) for index in range(12)]
+    write_documents(tmp_path / "raw" / "a.txt", long)
+    profiles = {"default": {"gopher": None, "repetition": None}}
+    preparation = prepare_config(
+        tmp_path, corpus={"clean": {"profiles": profiles}, "shard_bytes": 2**20}
+    )
+    run_stages(preparation, ("ingest", "clean"))
+    (path,) = (preparation.filtered_directory / "train").iterdir()
+    sizes = [len("".join(batch.column("text").to_pylist())) for batch in read_batches(path)]
+    assert sum(sizes) == len("".join(long))
+    assert len(sizes) > 1
+    assert max(sizes) < 20_000 + max(map(len, long))

@@ -7,6 +7,7 @@ import pytest
 from corpora import make_text, prepare_config, run_stages, write_documents
 from tokenizers import Tokenizer, models, pre_tokenizers
 
+from preprocessing.commands import run_preparation
 from preprocessing.settings import Preparation
 from preprocessing.storage import InputError, Manifest
 from preprocessing.tokenizers import SentencePieceConfig
@@ -110,3 +111,22 @@ def test_byte_level_tokenizer_json_stays_as_it_is(tmp_path: Path) -> None:
     assert vocabulary.continues_word.tolist() == [
         i >= 5 and token[0] not in "ĠĊĉč" for i, token in enumerate(tokens)
     ]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"), [("", "holds no pieces"), ("[PAD]\nthe\n", "it has no \\[UNK\\]")]
+)
+def test_vocabulary_that_cannot_be_one_is_named(tmp_path: Path, text: str, said: str) -> None:
+    path = tmp_path / "vocab.txt"
+    path.write_text(text)
+    with pytest.raises(InputError, match=rf"vocab\.txt: .*{said}"):
+        adopt(tmp_path, path)
+
+
+def test_vocabulary_that_is_not_there_is_missed_before_the_corpus_is_read(tmp_path: Path) -> None:
+    write_documents(tmp_path / "raw" / "a.txt", make_text(40))
+    tokenizer = {"kind": "existing", "path": str(tmp_path / "nowhere"), "name": "adopted"}
+    preparation = prepare_config(tmp_path, tokenizer=tokenizer)
+    with pytest.raises(InputError, match=r"nowhere: no tokenizer\.json"):
+        next(run_preparation(preparation))
+    assert not preparation.documents_directory.exists()

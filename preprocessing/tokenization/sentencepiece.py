@@ -6,8 +6,12 @@ Why the ids of a text are those of its words, one after the other:
   ``▁`` (U+2581). No rule of it reaches over white space, so words are normalised one by one.
 - No piece has a ``▁`` but at its beginning. So no piece reaches over the beginning of a word:
   merges of BPE never do, and every segmentation of a unigram model passes through there.
-- Within words the same holds between two characters that stand side by side in no piece. Chinese
-  and Japanese are cut there into chunks of two or three characters.
+- Within words the same holds between two characters that stand side by side in no piece. There
+  words are cut into chunks: for BPE wherever it can be done; for a unigram model before ASCII,
+  mostly punctuation, and in very long words.
+
+Chunks are remembered, but not the long words of a unigram model: most words of Chinese and Japanese
+never come again, and the search itself, compiled over a double array, is faster than the library's.
 
 The library sums the scores of a unigram model in 32 bits from the beginning of the text, so
 rounding may decide between two segmentations of a word whose scores are nearly equal. With E the
@@ -38,30 +42,27 @@ from preprocessing.tokenization.base import Encoded, Encoder
 from preprocessing.tokenization.sentencepiece_chunks import (
     BEGUN,
     BYTE,
-    CONTINUES,
     DONE,
     FULL,
     MARK,
     MORE_ROOM,
-    NORMALIZE,
-    NORMALIZED,
     REFERENCE,
     STATE_SIZE,
-    STOP,
     TEXT,
     TOKENS,
     encode_chunks,
 )
-from preprocessing.tokenization.sentencepiece_kernels import build_trie
 from preprocessing.tokenization.sentencepiece_memory import LONGEST, ChunkMemory, Scratch
 from preprocessing.tokenization.sentencepiece_model import (
     Characters,
     Pieces,
     Settings,
     read_characters,
+    read_neighbours,
     read_pieces,
     read_settings,
 )
+from preprocessing.tokenization.sentencepiece_trie import double_array
 from preprocessing.tokenizers.models import SPACE, SentencePieceModel
 
 VERSIONS = ("0.2.3",)
@@ -74,7 +75,7 @@ def sentencepiece_encoder(model: SentencePieceModel) -> Encoder:
     """The fastest encoder whose ids are sure to be those of the library."""
     settings = read_settings(model)
     pieces = read_pieces(model) if settings else None
-    characters = read_characters(model, settings, pieces) if settings and pieces else None
+    characters = read_characters(model, settings) if settings and pieces else None
     reason = "its pieces or its treatment of spaces are unusual"
     if settings and pieces and characters:
         if settings.kind == "bpe":
@@ -145,14 +146,16 @@ class SentencePieceEncoder:
         characters: Characters,
         limit: int = 2**18,
     ) -> None:
-        self._processor = model.processor
         self._reference = SentencePieceReference(model)
         self._id_type = np.uint16 if model.size <= 2**16 else np.uint32
         self._unigram = settings.kind == "unigram"
         self._pieces = pieces
-        self._characters = characters
+        self._units, self._targets = characters.units, characters.targets
         self._bytes_of = pieces.bytes_of if settings.byte_fallback else pieces.bytes_of[:0]
-        self._trie = build_trie(pieces.points, pieces.offsets, pieces.ids)
+        self._trie = double_array(pieces)
+        codes = self._trie.codes
+        self._forms = np.where(characters.points >= 0, codes[characters.points], characters.points)
+        self._neighbours = read_neighbours(pieces, codes)
         self._largest = float(max(abs(pieces.scores).max(initial=0), abs(pieces.unknown_score)))
         self._longest = LONGEST if self._unigram else _LONGEST_MERGED
         self._memory = ChunkMemory.of(limit)
@@ -171,9 +174,9 @@ class SentencePieceEncoder:
         while True:
             reason = encode_chunks(
                 texts.data, texts.offsets, place, total, self._unigram, self._longest,
-                self._characters.points, self._characters.ascii_cuts, self._characters.sieve,
-                *self._trie, self._pieces.scores, self._pieces.unknown,
-                self._pieces.unknown_score, self._largest, self._bytes_of,
+                self._forms, *self._neighbours, self._units, self._targets,
+                *self._trie.arrays, self._pieces.unknown, self._pieces.unknown_score,
+                self._largest, self._bytes_of,
                 *self._memory.arrays, *self._scratch.arrays,
                 ids, starts, offsets, marks, at, exact,
             )  # fmt: skip
@@ -183,9 +186,7 @@ class SentencePieceEncoder:
                 ids, starts = _grown(ids), _grown(starts)
             elif reason == FULL:
                 self._memory.clear()
-            elif reason == NORMALIZE and not self._normalize(texts, place):
-                reason = REFERENCE
-            if reason == REFERENCE:
+            elif reason == REFERENCE:
                 index = int(place[TEXT])
                 own, own_starts = self._whole_text(texts, index, place, marks, at, exact)
                 first = int(place[TOKENS])
@@ -200,21 +201,6 @@ class SentencePieceEncoder:
                 place[BEGUN] = 0
         count = int(place[TOKENS])
         return Encoded(ids[:count].astype(self._id_type), offsets, starts[:count].copy(), at, exact)
-
-    def _normalize(self, texts: Texts, place: NDArray[np.int64]) -> bool:
-        """Put the normal form of the chunk at hand into the scratch; False if it has no room."""
-        begin, stop = int(place[BYTE]), int(place[STOP])
-        form, origins = self._processor.normalize(bytes(texts.data[begin:stop]), with_offsets=True)
-        text = np.frombuffer(form.decode().encode("utf-32-le"), "<i4")
-        firsts = np.flatnonzero(np.frombuffer(form, np.uint8) & 0xC0 != 0x80)
-        own = slice(int(place[CONTINUES]), None)  # without the space, where no word begins
-        size = len(text[own])
-        if size > self._scratch.room:
-            return False
-        self._scratch.text[:size] = text[own]
-        self._scratch.origins[:size] = np.array(origins, np.int32)[firsts][own]
-        place[NORMALIZED] = size + 1
-        return True
 
     def _whole_text(
         self,

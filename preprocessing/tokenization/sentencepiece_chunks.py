@@ -1,72 +1,52 @@
 """The kernel of the SentencePiece encoder: texts in, ids out, with a memory of chunks.
 
-It runs until it needs something that only Python has (more room, the library's normaliser, the
-library itself), says so, and goes on where it was.
+It runs until it needs something that only Python has (more room, the library itself), says so, and
+goes on where it was.
 """
 
 from __future__ import annotations
 
 import numpy as np
-from numba import boolean, float32, float64, int32, int64, uint8, uint16, uint64
+from numba import boolean, float32, float64, int32, int64, uint8, uint16, uint32, uint64
 
 from preprocessing.compiled import BYTES, PLACES, compiled
 from preprocessing.tokenization.sentencepiece_kernels import (
     LOWEST_SUM,
+    SPACE_POINT,
     best_two,
+    character,
     library_viterbi,
     merge,
+    normal_form,
+    simple_form,
 )
 from preprocessing.tokenization.sentencepiece_memory import LONGEST_KEY, TOKENS_A_FORM
 from preprocessing.tokenization.sentencepiece_model import BIGRAM_BITS, RESERVED, WHITE
 
-COMPILED_WITH = {"sentencepiece_kernels.py": "e3ca4a932c03363e"}
+COMPILED_WITH = {"sentencepiece_kernels.py": "8ab1ac5170670d67"}
 """Digests of the files whose kernels are compiled into those of this one; see ``compiled``."""
 
-DONE, FULL, MORE_ROOM, NORMALIZE, REFERENCE = range(5)
+DONE, FULL, MORE_ROOM, REFERENCE = range(4)
 """Why the kernel came back."""
-_SPACE = 0x2581
-
+LONGEST_WORD_KEY = 24
+"""Bytes of a word of a unigram model that is remembered. Longer ones seldom come again, and are
+searched as fast as they are remembered; so are most of those between Chinese or Japanese marks."""
+_UNCUT = 1024
+"""Bytes of a word of a unigram model before it may be cut: looking for cuts takes time."""
 
 (
     TEXT, BYTE, CONTINUES, TOKENS, MARK, AFTER_UNKNOWN,
-    FIRST_TOKEN, FIRST_MARK, BEGUN, STOP, NORMALIZED, STATE_SIZE,
-) = range(12)  # fmt: skip
-"""Where the kernel is, as an array. ``BYTE`` is where a chunk, or white space before it, begins,
-``STOP`` where it ends; ``CONTINUES`` says that it goes on a word. ``FIRST_TOKEN`` and
+    FIRST_TOKEN, FIRST_MARK, BEGUN, STATE_SIZE,
+) = range(10)  # fmt: skip
+"""Where the kernel is, as an array. ``BYTE`` is where a chunk, or white space before it, begins;
+``CONTINUES`` says that it goes on a word. ``FIRST_TOKEN`` and
 ``FIRST_MARK`` are those of the text, for beginning it anew."""
 
 
-@compiled((BYTES, int64))
-def _character(data, place):  # type: ignore[no-untyped-def]
-    """The code point at a place, and its width in bytes."""
-    first = np.int64(data[place])
-    if first < 0x80:
-        return first, 1
-    second = np.int64(data[place + 1]) & 0x3F
-    if first < 0xE0:
-        return (first & 0x1F) << 6 | second, 2
-    third = np.int64(data[place + 2]) & 0x3F
-    if first < 0xF0:
-        return (first & 0x0F) << 12 | second << 6 | third, 3
-    return (first & 0x07) << 18 | second << 12 | third << 6 | np.int64(data[place + 3]) & 0x3F, 4
-
-
-@compiled(int64(BYTES, int64, int64, boolean, int32[::1], int32[::1], int32[::1]))
-def _normal_form(data, begin, stop, continues, points, text, origins):  # type: ignore[no-untyped-def]
-    """Write the normal form of a chunk of which every character becomes one; its size."""
-    size = 0
-    if not continues:
-        text[0] = _SPACE
-        origins[0] = 0
-        size = 1
-    place = begin
-    while place < stop:
-        point, width = _character(data, place)
-        text[size] = points[point]
-        origins[size] = place - begin
-        size += 1
-        place += width
-    return size
+@compiled(int64(int32[::1], int64))
+def _letter(letters, code):  # type: ignore[no-untyped-def]
+    """The code point of a code."""
+    return np.int64(letters[code]) if code < len(letters) else code - len(letters)
 
 
 @compiled(int64(int64))
@@ -89,13 +69,13 @@ def _utf8_byte(point, size, k):  # type: ignore[no-untyped-def]
 
 @compiled(
     int64(
-        int32[::1], int32[::1], int64, int32[:, ::1], float32[::1], int32, float32, int32[::1],
-        int32[::1], float32[::1], uint16[::1], int64,
+        int32[::1], int32[::1], int64, int32[:, ::1], int32[:], float32[:], int32[::1],
+        int32, int32, float32, int32[::1], int32[::1], float32[::1], uint16[::1], int64,
     )
 )  # fmt: skip
 def _write_tokens(  # type: ignore[no-untyped-def]
-    text, origins, size, back, scores, unknown, unknown_score, bytes_of,
-    tokens, token_scores, begins, first,
+    text, origins, size, back, node_ids, node_scores, letters,
+    space, unknown, unknown_score, bytes_of, tokens, token_scores, begins, first,
 ):  # fmt: skip
     """Write the tokens that the way back from the end passes, in order; how many."""
     fallback = len(bytes_of) > 0
@@ -103,20 +83,20 @@ def _write_tokens(  # type: ignore[no-untyped-def]
     place = size
     while place > 0:
         begin = np.int64(back[place, 0])
-        bytewise = fallback and back[place, 1] == unknown
-        count += _utf8_size(np.int64(text[begin])) if bytewise else 1
+        bytewise = fallback and back[place, 1] == 0
+        count += _utf8_size(_letter(letters, text[begin])) if bytewise else 1
         place = begin
     token = first + count
     place = size
     while place > 0:
         begin = np.int64(back[place, 0])
-        index = back[place, 1]
+        node = back[place, 1]
         origin = origins[begin]
-        if begin > 0 and origins[begin - 1] == origin and text[begin - 1] != _SPACE:
+        if begin > 0 and origins[begin - 1] == origin and text[begin - 1] != space:
             origin += 1  # in the middle of what one character became
-        is_start = text[begin] == _SPACE
-        if fallback and index == unknown:
-            point = np.int64(text[begin])
+        is_start = text[begin] == space
+        if fallback and node == 0:
+            point = _letter(letters, text[begin])
             num_bytes = _utf8_size(point)
             for k in range(num_bytes - 1, -1, -1):
                 token -= 1
@@ -127,8 +107,8 @@ def _write_tokens(  # type: ignore[no-untyped-def]
             tokens[token] += is_start
         else:
             token -= 1
-            tokens[token] = 2 * index + is_start
-            token_scores[token] = unknown_score if index == unknown else scores[index]
+            tokens[token] = 2 * (node_ids[node] if node else unknown) + is_start
+            token_scores[token] = node_scores[node] if node else unknown_score
             begins[token] = origin
         place = begin
     return count
@@ -144,16 +124,17 @@ _SCRATCH = (int32[::1], int32[::1], float64[:, ::1], float32[::1], int32[:, ::1]
 @compiled(
     int64(
         BYTES, PLACES, int64[::1], float32[::1], boolean, int64,
-        int32[::1], uint8[::1], uint8[::1],
-        int32[::1], uint64[::1], int32[::1], float32[::1], int32, float32, float64, int32[::1],
+        int32[::1], uint8[::1], uint8[::1], uint32[::1], uint8[::1],
+        int32[::1], int32[::1], int32[:, ::1], int32[:], float32[:],
+        int32, float32, float64, int32[::1],
         *_MEMORY, *_SCRATCH,
         int32[::1], boolean[::1], int64[::1], PLACES, int64[::1], boolean[::1],
     )
 )  # fmt: skip
 def encode_chunks(  # type: ignore[no-untyped-def]
     data, offsets, state, total, unigram, longest,
-    points, ascii_cuts, sieve,
-    roots, edges, node_ids, scores, unknown, unknown_score, largest, bytes_of,
+    forms, frequent_cuts, sieve, units, targets,
+    codes, letters, cells, node_ids, node_scores, unknown, unknown_score, largest, bytes_of,
     slots, entries, keys, pool, pool_scores, pool_begins, used,
     text, origins, best, sums, back, symbols,
     ids, starts, text_ends, marks, at, exact,
@@ -164,6 +145,9 @@ def encode_chunks(  # type: ignore[no-untyped-def]
     lower = np.uint64(0xFFFFFFFF)
     mask = np.uint64(len(slots) - 1)
     num_texts, num_marks = len(offsets) - 1, len(marks)
+    alphabet, space = np.int64(len(letters)), codes[SPACE_POINT]
+    uncut = _UNCUT if unigram else 0
+    longest_key = LONGEST_WORD_KEY if unigram else LONGEST_KEY
     while state[TEXT] < num_texts:
         index = state[TEXT]
         stop = offsets[index + 1]
@@ -183,8 +167,8 @@ def encode_chunks(  # type: ignore[no-untyped-def]
             # The next chunk: from begin to place.
             if not continues:
                 while begin < stop:
-                    point, width = _character(data, begin)
-                    if points[point] != WHITE:
+                    point, width = character(data, begin)
+                    if forms[point] != WHITE:
                         break
                     begin += width
             if begin >= stop:
@@ -194,11 +178,12 @@ def encode_chunks(  # type: ignore[no-untyped-def]
             left = np.int64(-1)
             value = golden if continues else np.uint64(0)
             cut = False
+            num_characters = 0
             while place < stop:
                 point, width = np.int64(data[place]), 1
                 if point >= 0x80:
-                    point, width = _character(data, place)
-                right = np.int64(points[point])
+                    point, width = character(data, place)
+                right = np.int64(forms[point])
                 if right == WHITE:
                     break
                 if right < 0:
@@ -206,26 +191,31 @@ def encode_chunks(  # type: ignore[no-untyped-def]
                         reason = REFERENCE
                         break
                     simple = False
-                elif left >= 0:
+                elif left >= 0 and (point < 0x80 or place - begin >= uncut):
                     if left < 128 and right < 128:
-                        cut = ascii_cuts[left * 128 + right] == 1
+                        cut = frequent_cuts[left * 128 + right] == 1
                     else:
                         bit = (np.uint64(left << 21 | right) * golden) >> np.uint64(
                             64 - BIGRAM_BITS
                         )
                         cut = sieve[bit >> np.uint64(3)] >> (bit & np.uint64(7)) & 1 == 0
                     if cut and place + width < stop:  # what follows may change this character
-                        following, _ = _character(data, place + width)
-                        cut = points[following] >= WHITE
+                        following, _ = character(data, place + width)
+                        cut = forms[following] >= WHITE
                     if cut:
                         break
                 value = (value ^ np.uint64(point)) * golden
                 left = right
+                num_characters += 1
                 place += width
             length = place - begin
             if reason == REFERENCE or length > longest:
                 reason = REFERENCE
                 break
+            # A character of BPE by itself is the piece that it is.
+            alone = False
+            if not unigram and continues and num_characters == 1 and 0 <= left < alphabet:
+                alone = node_ids[left] >= 0
             # Its entry.
             value ^= value >> np.uint64(32)
             value *= golden
@@ -233,7 +223,7 @@ def encode_chunks(  # type: ignore[no-untyped-def]
             signed_length = -length if continues else length
             entry = np.int64(-1)
             slot = value >> np.uint64(20) & mask
-            if length <= LONGEST_KEY:
+            if length <= longest_key and not alone:
                 while slots[slot] != 0:
                     if slots[slot] & upper == tag:
                         candidate = np.int64(slots[slot] & lower) - 1
@@ -248,7 +238,7 @@ def encode_chunks(  # type: ignore[no-untyped-def]
                     slot = (slot + np.uint64(1)) & mask
             if before < LOWEST_SUM:
                 before = np.float32(0.0)
-            sure = entry >= 0 and -before <= entries[entry, 4]
+            sure = alone or (entry >= 0 and -before <= entries[entry, 4])
             if not sure:  # new, or behind too large a sum: its pieces have to be found
                 if (
                     used[0] == len(entries)
@@ -258,31 +248,34 @@ def encode_chunks(  # type: ignore[no-untyped-def]
                     reason = FULL
                     break
                 if simple:
-                    size = _normal_form(data, begin, place, continues, points, text, origins)
-                elif state[NORMALIZED] > 0:
-                    size = state[NORMALIZED] - 1
-                    state[NORMALIZED] = 0
+                    size = simple_form(data, begin, place, continues, forms, codes, text, origins)
                 else:
-                    state[STOP] = place
-                    reason = NORMALIZE
+                    size = normal_form(
+                        data, begin, place, continues, codes, units, targets, text, origins
+                    )
+                if size < 0:
+                    reason = REFERENCE
                     break
-            if entry < 0:
+            if alone:
+                first, count = used[2], np.int64(1)
+                pool[first], pool_scores[first], pool_begins[first] = 2 * node_ids[left], 0.0, 0
+            elif entry < 0 and (length <= longest_key or not unigram):
                 limit = np.float64(-LOWEST_SUM)
                 if unigram:
                     lead = best_two(
-                        text, size, roots, edges, node_ids, scores, unknown, unknown_score,
+                        text, size, cells, node_ids, node_scores, alphabet, unknown_score,
                         best, back,
                     )  # fmt: skip
                     limit = min(lead * 2.0**23 / (size + 2), limit) - (size + 2) * largest
                 else:
-                    merge(text, size, roots, edges, node_ids, scores, unknown, symbols, back)
+                    merge(text, size, cells, node_ids, node_scores, alphabet, symbols, back)
                 first = used[2]
                 count = _write_tokens(
-                    text, origins, size, back, scores, unknown, unknown_score, bytes_of,
-                    pool, pool_scores, pool_begins, first,
+                    text, origins, size, back, node_ids, node_scores, letters, space,
+                    unknown, unknown_score, bytes_of, pool, pool_scores, pool_begins, first,
                 )  # fmt: skip
                 sure = -before <= limit
-                if length <= LONGEST_KEY:
+                if length <= longest_key:
                     entry = used[0]
                     slots[slot] = tag | np.uint64(entry + 1)
                     entries[entry, 0] = used[1]
@@ -295,17 +288,17 @@ def encode_chunks(  # type: ignore[no-untyped-def]
                     used[0] += 1
                     used[1] += length
                     used[2] += count
-            else:
+            elif entry >= 0:
                 first, count = np.int64(entries[entry, 2]), np.int64(entries[entry, 3])
             if not sure:
                 library_viterbi(
-                    text, size, roots, edges, node_ids, scores, unknown, unknown_score,
+                    text, size, cells, node_ids, node_scores, alphabet, unknown_score,
                     before, sums, back,
                 )  # fmt: skip
                 first = used[2]
                 count = _write_tokens(
-                    text, origins, size, back, scores, unknown, unknown_score, bytes_of,
-                    pool, pool_scores, pool_begins, first,
+                    text, origins, size, back, node_ids, node_scores, letters, space,
+                    unknown, unknown_score, bytes_of, pool, pool_scores, pool_begins, first,
                 )  # fmt: skip
             # Its tokens.
             if tokens + count > len(ids):

@@ -1,219 +1,260 @@
-"""The two segmentations of the sentencepiece library, compiled: its Viterbi search and its BPE.
+"""What the sentencepiece library does, compiled: normal forms, its Viterbi search and its BPE.
 
-Text is an array of code points. Pieces are looked up in a trie: the children of its root are a
-table by code point, all other edges stand in one hash table, where a slot holds node, code point
-and child in 22, 21 and 21 bits.
+Text is an array of codes of characters; pieces are looked up in a double array, whose first
+``alphabet`` codes are those of the characters that stand in pieces. The searches fill
+``back[place] = (begin, node)`` of the last piece of the best way to each place; the node is 0 for a
+character that is no piece.
 """
 
 from __future__ import annotations
 
 import numpy as np
-from numba import float32, float64, int32, int64, types, uint64
-from numpy.typing import NDArray
+from numba import boolean, float32, float64, int32, int64, types, uint8, uint32
 
-from preprocessing.compiled import compiled
-from preprocessing.tokenization.sentencepiece_model import CODE_POINTS
+from preprocessing.compiled import BYTES, compiled
 
-_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
-_CHILD_BITS = np.uint64(21)
-_CHILD = np.uint64((1 << 21) - 1)
 LOWEST_SUM = np.float32(-1e5)
 """Below this the library counts anew from 0, at whatever character it is."""
+SPACE_POINT = 0x2581
+_TRIE = (int32[:, ::1], int32[:], float32[:], int64)
 
 
-def build_trie(
-    points: NDArray[np.int32], offsets: NDArray[np.int64], ids: NDArray[np.int32]
-) -> tuple[NDArray[np.int32], NDArray[np.uint64], NDArray[np.int32]]:
-    """The trie of some pieces.
+@compiled((BYTES, int64))
+def character(data, place):  # type: ignore[no-untyped-def]
+    """The code point at a place, and its width in bytes."""
+    first = np.int64(data[place])
+    if first < 0x80:
+        return first, 1
+    second = np.int64(data[place + 1]) & 0x3F
+    if first < 0xE0:
+        return (first & 0x1F) << 6 | second, 2
+    third = np.int64(data[place + 2]) & 0x3F
+    if first < 0xF0:
+        return (first & 0x0F) << 12 | second << 6 | third, 3
+    return (first & 0x07) << 18 | second << 12 | third << 6 | np.int64(data[place + 3]) & 0x3F, 4
 
-    Args:
-        points: code points of all pieces.
-        offsets: ``[pieces + 1]``, where each begins.
-        ids: ``[pieces]``.
 
-    Returns:
-        The root's children by code point (0 for none), the other edges, and by node the id of the
-        piece that ends there (-1 for none).
+@compiled(int64(BYTES, int64, int64, boolean, int32[::1], int32[::1], int32[::1], int32[::1]))
+def simple_form(data, begin, stop, continues, forms, codes, text, origins):  # type: ignore[no-untyped-def]
+    """Write the normal form of a chunk of which every character becomes one; its size."""
+    size = 0
+    if not continues:
+        text[0] = codes[SPACE_POINT]
+        origins[0] = 0
+        size = 1
+    place = begin
+    while place < stop:
+        point, width = np.int64(data[place]), 1
+        if point >= 0x80:
+            point, width = character(data, place)
+        text[size] = forms[point]
+        origins[size] = place - begin
+        size += 1
+        place += width
+    return size
+
+
+@compiled((uint32[::1], BYTES, int64, int64))
+def _longest_rule(units, data, begin, stop):  # type: ignore[no-untyped-def]
+    """Where the normal form of the longest rule that fits here stands, and the bytes it replaces.
+
+    (-1, 0) where none fits. ``units`` are those of Darts-clone: a label in bits 0 to 7 and 31, bit
+    8 for a leaf among the children, bit 9 for an offset in units of 256, and the offset above.
     """
-    assert len(points) < 1 << 21, "more nodes than fit into 21 bits"
-    roots = np.zeros(CODE_POINTS, np.int32)
-    edges = np.zeros(1 << (2 * len(points) + 2).bit_length(), np.uint64)
-    node_ids = np.full(len(points) + 1, -1, np.int32)
-    used = _insert(points, offsets, ids, roots, edges, node_ids)
-    return roots, edges, node_ids[:used].copy()
-
-
-@compiled(int64(uint64[::1], int64, int64))
-def _slot(edges, node, point):  # type: ignore[no-untyped-def]
-    """The slot of an edge, or the empty one that it would take."""
-    mask = np.uint64(len(edges) - 1)
-    key = np.uint64(node << 21 | point)
-    slot = (key * _GOLDEN) >> np.uint64(24) & mask
-    while edges[slot] != 0 and edges[slot] >> _CHILD_BITS != key:
-        slot = (slot + np.uint64(1)) & mask
-    return np.int64(slot)
-
-
-@compiled(int64(int32[::1], int64[::1], int32[::1], int32[::1], uint64[::1], int32[::1]))
-def _insert(points, offsets, ids, roots, edges, node_ids):  # type: ignore[no-untyped-def]
-    used = 1  # 0 is no node
-    for piece in range(len(ids)):
-        first = points[offsets[piece]]
-        if roots[first] == 0:
-            roots[first] = used
-            used += 1
-        node = np.int64(roots[first])
-        for place in range(offsets[piece] + 1, offsets[piece + 1]):
-            point = np.int64(points[place])
-            slot = _slot(edges, node, point)
-            if edges[slot] == 0:
-                edges[slot] = np.uint64(node << 21 | point) << _CHILD_BITS | np.uint64(used)
-                used += 1
-            node = np.int64(edges[slot] & _CHILD)
-        node_ids[node] = ids[piece]
-    return used
+    unit = np.int64(units[0])
+    node = (unit >> 10) << ((unit & 0x200) >> 6)
+    target, size = np.int64(-1), np.int64(0)
+    for place in range(begin, stop):
+        byte = np.int64(data[place])
+        node ^= byte
+        unit = np.int64(units[node])
+        if unit & 0x800000FF != byte:
+            break
+        node ^= (unit >> 10) << ((unit & 0x200) >> 6)
+        if unit & 0x100:
+            target, size = np.int64(units[node]) & 0x7FFFFFFF, place + 1 - begin
+    return target, size
 
 
 @compiled(
-    float64(
-        int32[::1], int64, int32[::1], uint64[::1], int32[::1], float32[::1], int32, float32,
-        float64[:, ::1], int32[:, ::1],
+    int64(
+        BYTES, int64, int64, boolean, int32[::1], uint32[::1], uint8[::1], int32[::1], int32[::1]
     )
 )  # fmt: skip
-def best_two(  # type: ignore[no-untyped-def]
-    text, size, roots, edges, node_ids, scores, unknown, unknown_score, best, back
-):
-    """The likeliest segmentation in 64-bit floats, and by how much it beats the second likeliest.
+def normal_form(data, begin, stop, continues, codes, units, targets, text, origins):  # type: ignore[no-untyped-def]
+    """Write the normal form of any chunk; its size, or -1 if it has no room.
 
-    Fills ``back[place] = (begin, id)`` of the last piece of the best way to each place; returns
-    the lead.
+    White space is written when something follows it, and then once.
     """
-    best[: size + 1] = -np.inf
+    size = 0
+    spaced = not continues
+    place = begin
+    while place < stop:
+        target, replaced = _longest_rule(units, data, place, stop)
+        point, width = character(data, place)
+        if target < 0:
+            replaced = width
+        more = target < 0 or targets[target] != 0
+        while more:
+            if target >= 0:
+                point, width = character(targets, target)
+                target += width
+            if point == ord(" "):
+                spaced = True
+            else:
+                if size + 3 > len(text):  # the end is a place too
+                    return -1
+                if spaced:
+                    text[size] = codes[SPACE_POINT]
+                    origins[size] = place - begin
+                    size += 1
+                    spaced = False
+                text[size] = codes[point]
+                origins[size] = place - begin
+                size += 1
+            more = target >= 0 and targets[target] != 0
+        place += replaced
+    return size
+
+
+@compiled(float64(int32[::1], int64, *_TRIE, float32, float64[:, ::1], int32[:, ::1]))
+def best_two(  # type: ignore[no-untyped-def]
+    text, size, cells, node_ids, node_scores, alphabet, unknown_score, best, back
+):
+    """The likeliest segmentation in 64-bit floats; by how much it beats the second likeliest.
+
+    The second likeliest joins it at some place for good. So it is the best of those that come to
+    one of its places with another piece than it, and go on with it: ``best[place]`` holds the best
+    and the second best way to come to a place.
+    """
+    for place in range(size + 1):
+        best[place, 0] = -np.inf
+        best[place, 1] = -np.inf
     best[0, 0] = 0.0
     for start in range(size):
-        single = False
-        node = np.int64(roots[text[start]])
-        place = start
-        while node:
-            place += 1
-            index = node_ids[node]
-            if index >= 0:
-                single |= place == start + 1
-                score = np.float64(scores[index])
-                first, second = best[start, 0] + score, best[start, 1] + score
-                if first > best[place, 0]:
-                    second = max(second, best[place, 0])
-                    best[place, 0] = first
+        here = best[start, 0]
+        node = np.int64(text[start]) if text[start] < alphabet else np.int64(0)
+        place = start + 1
+        score = np.float64(unknown_score)
+        piece = np.int64(0)
+        if node_ids[node] >= 0:
+            score = np.float64(node_scores[node])
+            piece = node
+        while True:
+            if piece >= 0:
+                candidate = here + score
+                if candidate > best[place, 0]:
+                    best[place, 1] = best[place, 0]
+                    best[place, 0] = candidate
                     back[place, 0] = start
-                    back[place, 1] = index
-                else:
-                    second = max(first, second)
-                best[place, 1] = max(second, best[place, 1])
-            if place == size:
+                    back[place, 1] = piece
+                elif candidate > best[place, 1]:
+                    best[place, 1] = candidate
+            if node == 0 or place == size or text[place] >= alphabet:
                 break
-            node = np.int64(edges[_slot(edges, node, np.int64(text[place]))] & _CHILD)
-        if not single:
-            place = start + 1
-            score = np.float64(unknown_score)
-            first, second = best[start, 0] + score, best[start, 1] + score
-            if first > best[place, 0]:
-                second = max(second, best[place, 0])
-                best[place, 0] = first
-                back[place, 0] = start
-                back[place, 1] = unknown
-            else:
-                second = max(first, second)
-            best[place, 1] = max(second, best[place, 1])
-    return best[size, 0] - best[size, 1]
+            child = np.int64(cells[node, 0]) + text[place]
+            if cells[child, 1] != node:
+                break
+            node = child
+            place += 1
+            piece = node if node_ids[node] >= 0 else np.int64(-1)
+            score = np.float64(node_scores[node])
+    lead = np.inf
+    place = size
+    while place > 0:
+        lead = min(lead, best[place, 0] - best[place, 1])
+        place = int(back[place, 0])
+    return lead
 
 
-@compiled(
-    types.void(
-        int32[::1], int64, int32[::1], uint64[::1], int32[::1], float32[::1], int32, float32,
-        float32,
-        float32[::1], int32[:, ::1],
-    )
-)  # fmt: skip
+@compiled(types.void(int32[::1], int64, *_TRIE, float32, float32, float32[::1], int32[:, ::1]))
 def library_viterbi(  # type: ignore[no-untyped-def]
-    text, size, roots, edges, node_ids, scores, unknown, unknown_score, before, best, back
+    text, size, cells, node_ids, node_scores, alphabet, unknown_score, before, best, back
 ):
     """The library's search to the last bit: 32-bit sums from the score of all that went before.
 
     Of equal sums the first found stays: the one whose last piece is the longest. Where the best sum
     at a character is below ``LOWEST_SUM``, it is taken from all sums that lie ahead.
     """
-    back[: size + 1, 0] = -1
     best[0] = before
     farthest = 0
     for start in range(size):
-        if best[start] < LOWEST_SUM:
-            lowest = best[start]
+        here = best[start]
+        if here < LOWEST_SUM:
             for place in range(start, farthest + 1):
-                best[place] = np.float32(best[place] - lowest)
-        single = False
-        node = np.int64(roots[text[start]])
-        place = start
-        while node:
-            place += 1
-            index = node_ids[node]
-            if index >= 0:
-                single |= place == start + 1
-                candidate = np.float32(scores[index] + best[start])
-                if back[place, 0] < 0 or candidate > best[place]:
+                best[place] = np.float32(best[place] - here)
+            here = np.float32(0.0)
+        node = np.int64(text[start]) if text[start] < alphabet else np.int64(0)
+        place = start + 1
+        score = unknown_score
+        piece = np.int64(0)
+        if node_ids[node] >= 0:
+            score = node_scores[node]
+            piece = node
+        while True:
+            if piece >= 0:
+                candidate = np.float32(score + here)
+                if place > farthest:
+                    for between in range(farthest + 1, place):
+                        best[between] = -np.inf
+                    farthest = place
+                    best[place] = -np.inf
+                if candidate > best[place]:
                     best[place] = candidate
                     back[place, 0] = start
-                    back[place, 1] = index
-                    farthest = max(farthest, place)
-            if place == size:
+                    back[place, 1] = piece
+            if node == 0 or place == size or text[place] >= alphabet:
                 break
-            node = np.int64(edges[_slot(edges, node, np.int64(text[place]))] & _CHILD)
-        if not single:
-            place = start + 1
-            candidate = np.float32(unknown_score + best[start])
-            if back[place, 0] < 0 or candidate > best[place]:
-                best[place] = candidate
-                back[place, 0] = start
-                back[place, 1] = unknown
-                farthest = max(farthest, place)
+            child = np.int64(cells[node, 0]) + text[place]
+            if cells[child, 1] != node:
+                break
+            node = child
+            place += 1
+            piece = node if node_ids[node] >= 0 else np.int64(-1)
+            score = node_scores[node]
 
 
-@compiled(int64(int32[::1], uint64[::1], int32[::1], int64[:, ::1], int64))
-def _joined(text, edges, node_ids, symbols, i):  # type: ignore[no-untyped-def]
+@compiled(int64(int32[::1], int32[:, ::1], int32[:], int64, int64[:, ::1], int64))
+def _joined(text, cells, node_ids, alphabet, symbols, i):  # type: ignore[no-untyped-def]
     """The node of a symbol together with its right neighbour, 0 where that is no piece."""
     node = symbols[i, 1]
     place = symbols[i + 1, 0]
-    while node and place < symbols[i + 2, 0]:
-        node = np.int64(edges[_slot(edges, node, np.int64(text[place]))] & _CHILD)
+    if node == 0:
+        return 0
+    while place < symbols[i + 2, 0]:
+        if text[place] >= alphabet:
+            return 0
+        child = np.int64(cells[node, 0]) + text[place]
+        if cells[child, 1] != node:
+            return 0
+        node = child
         place += 1
-    return node if node and node_ids[node] >= 0 else 0
+    return node if node_ids[node] >= 0 else 0
 
 
 @compiled(
     types.void(
-        int32[::1], int64, int32[::1], uint64[::1], int32[::1], float32[::1], int32,
-        int64[:, ::1], int32[:, ::1],
+        int32[::1], int64, *_TRIE, int64[:, ::1], int32[:, ::1],
     )
 )  # fmt: skip
-def merge(text, size, roots, edges, node_ids, scores, unknown, symbols, back):  # type: ignore[no-untyped-def]
+def merge(text, size, cells, node_ids, node_scores, alphabet, symbols, back):  # type: ignore[no-untyped-def]
     """BPE: of the neighbours that make a piece, the best-scored are joined, the leftmost of equal
-    ones, until none make one. Fills ``back`` as :func:`best_two` does.
+    ones, until none make one.
 
     ``symbols`` is scratch: begin, trie node, and node of a symbol joined with its right neighbour.
     """
     count = size
     for place in range(size):
         symbols[place, 0] = place
-        symbols[place, 1] = roots[text[place]]
+        symbols[place, 1] = text[place] if text[place] < alphabet else 0
     symbols[size, 0] = size
     for i in range(count - 1):
-        symbols[i, 2] = _joined(text, edges, node_ids, symbols, i)
+        symbols[i, 2] = _joined(text, cells, node_ids, alphabet, symbols, i)
     while True:
         chosen = -1
         for i in range(count - 1):
             node = symbols[i, 2]
-            if node and (
-                chosen < 0 or scores[node_ids[node]] > scores[node_ids[symbols[chosen, 2]]]
-            ):
+            if node and (chosen < 0 or node_scores[node] > node_scores[symbols[chosen, 2]]):
                 chosen = i
         if chosen < 0:
             break
@@ -224,9 +265,9 @@ def merge(text, size, roots, edges, node_ids, scores, unknown, symbols, back):  
             symbols[i, 2] = symbols[i + 1, 2]
         count -= 1
         for i in range(max(chosen - 1, 0), min(chosen + 1, count - 1)):
-            symbols[i, 2] = _joined(text, edges, node_ids, symbols, i)
+            symbols[i, 2] = _joined(text, cells, node_ids, alphabet, symbols, i)
     for i in range(count):
         node = symbols[i, 1]
         stop = symbols[i + 1, 0]
         back[stop, 0] = symbols[i, 0]
-        back[stop, 1] = node_ids[node] if node and node_ids[node] >= 0 else unknown
+        back[stop, 1] = node if node_ids[node] >= 0 else 0

@@ -19,7 +19,7 @@ from preprocessing.tokenizers.models import SPACE, SentencePieceModel
 CODE_POINTS = 0x110000
 WHITE, COMPLEX, RESERVED = -1, -2, -3
 """What a character may be instead of one that the normaliser maps to one character: it becomes a
-space; it needs the normaliser; it needs the reference for the whole text."""
+space; it needs the rules of the normaliser; it needs the reference for the whole text."""
 BIGRAM_BITS = 20
 """Size of the sieve of neighbours: 2**20 bits."""
 _NORMAL, _USER_DEFINED, _UNUSED = 1, 4, 5  # types of pieces
@@ -34,7 +34,7 @@ class Settings:
 
     kind: Literal["unigram", "bpe"]
     byte_fallback: bool
-    has_charsmap: bool
+    charsmap: bytes
 
 
 @dataclass(frozen=True)
@@ -44,14 +44,13 @@ class Characters:
     Attributes:
         points: int32 ``[0x110000]``: the one character that a character becomes, or ``WHITE``,
             ``COMPLEX``, ``RESERVED``.
-        ascii_cuts: uint8 ``[128 * 128]``: 1 where no piece has these two side by side.
-        sieve: uint8 ``[2**17]``: a bit is set where some piece has such a pair of characters side
-            by side; pairs that share a bit are taken for neighbours too, and not cut.
+        units: uint32, the rules as a trie over bytes (Darts-clone).
+        targets: uint8, their normal forms; each ends with 0.
     """
 
     points: NDArray[np.int32]
-    ascii_cuts: NDArray[np.uint8]
-    sieve: NDArray[np.uint8]
+    units: NDArray[np.uint32]
+    targets: NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
@@ -106,10 +105,11 @@ def read_settings(model: SentencePieceModel) -> Settings | None:
         or not (add_space and drop_spaces and mark_spaces)
     ):
         return None
+    charsmap = normalizer.get(2, b"")
     return Settings(
         "unigram" if kind == _UNIGRAM else "bpe",
         bool(trainer.get(35, 0)),
-        bool(normalizer.get(2, b"")),
+        charsmap if isinstance(charsmap, bytes) else b"",
     )
 
 
@@ -168,10 +168,10 @@ def read_pieces(model: SentencePieceModel) -> Pieces | None:
     )
 
 
-def read_characters(
-    model: SentencePieceModel, settings: Settings, pieces: Pieces
-) -> Characters | None:
+def read_characters(model: SentencePieceModel, settings: Settings) -> Characters | None:
     """How the model's normaliser treats characters, or None where it could join words.
+
+    None too where a rule makes several spaces in a row, of which the library keeps some.
 
     The normaliser takes the longest of its rules that fits, or else one character as it is. A rule
     of several characters is entered by its first; the others are *followers*. So a character that
@@ -179,7 +179,7 @@ def read_characters(
     """
     points = np.arange(CODE_POINTS, dtype=np.int32)
     rules: list[tuple[str, str]] = []
-    if settings.has_charsmap:
+    if settings.charsmap:
         normalizer = sentencepiece.SentencePieceNormalizer(model_proto=model.serialized)
         rules = normalizer.decompile()
     points[ord(" ")] = WHITE
@@ -195,22 +195,35 @@ def read_characters(
         else:
             points[ord(source)] = ord(target) if len(target) == 1 else COMPLEX
     joined = {source[0] for source, _ in rules if len(source) > 1} | followers
-    if any(points[ord(character)] == WHITE for character in joined):
+    if any(points[ord(character)] == WHITE for character in joined) or any(
+        "  " in target for _, target in rules
+    ):
         return None
     points[[ord(character) for character in followers]] = COMPLEX
     points[0] = RESERVED  # the library's trie of rules ends its strings by it
-    return Characters(points, *_neighbours(pieces))
+    size = int.from_bytes(settings.charsmap[:4], "little")  # of the trie; the targets follow
+    units = np.frombuffer(settings.charsmap[4 : 4 + size], "<u4").astype(np.uint32)
+    targets = np.frombuffer(settings.charsmap[4 + size :], np.uint8)
+    return Characters(points, units, targets.copy())
 
 
-def _neighbours(pieces: Pieces) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """The pairs of characters that stand side by side in some piece."""
+def read_neighbours(
+    pieces: Pieces, codes: NDArray[np.int32]
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """The pairs of characters that stand side by side in some piece.
+
+    Returns:
+        By codes of characters: uint8 ``[128 * 128]``, 1 where no piece has these two side by side;
+        and a sieve, uint8 ``[2**17]``, in which a bit is set where some piece has such a pair.
+        Pairs that share a bit are taken for neighbours too.
+    """
     begins = np.zeros(len(pieces.points) + 1, bool)
     begins[pieces.offsets] = True
-    points, inside = pieces.points.astype(np.int64), ~begins[1:-1]
-    left, right = points[:-1][inside], points[1:][inside]
+    coded, inside = codes[pieces.points].astype(np.int64), ~begins[1:-1]
+    left, right = coded[:-1][inside], coded[1:][inside]
     cuts = np.ones(128 * 128, np.uint8)
-    ascii_pairs = (left < 128) & (right < 128)
-    cuts[left[ascii_pairs] * 128 + right[ascii_pairs]] = 0
+    frequent = (left < 128) & (right < 128)
+    cuts[left[frequent] * 128 + right[frequent]] = 0
     sieve = np.zeros(1 << BIGRAM_BITS, bool)
     sieve[pair_hash(left.astype(np.uint64), right.astype(np.uint64))] = True
     return cuts, np.packbits(sieve, bitorder="little")

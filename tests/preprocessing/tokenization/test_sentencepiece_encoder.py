@@ -162,6 +162,34 @@ def test_long_words_nulls_and_marks_of_space_go_to_the_library(kind: str) -> Non
     check(fast(model), model, texts)
 
 
+@pytest.mark.parametrize("kind", ["unigram", "folded", "bpe of bytes"])
+def test_normal_forms_of_every_kind_are_the_librarys(kind: str) -> None:
+    """Several characters for one, one for several, none, and spaces within and around."""
+    model = trained(kind)
+    parts = [
+        "か\u3099", "ha\u0308user", "ﷺ", "…", "¨", "a¨b", "\u200b", "\x01", "ｶﾞ", "ﬁ", "각", "Ⅷ",
+        "quick", "東京", ",", "\u3000", " ",
+    ]  # fmt: skip
+    draw = np.random.default_rng(5)
+    sizes = (1, 3, 20, 200, 700)
+    texts = ["".join(draw.choice(parts, size).tolist()) for size in sizes for _ in range(40)]
+    check(fast(model), model, [*parts, *texts, *(text.replace(" ", "") for text in texts)])
+
+
+@pytest.mark.parametrize("kind", ["unigram", "bytes", "bpe"])
+def test_very_long_words_are_cut_where_no_piece_reaches_over(kind: str) -> None:
+    model = trained(kind)
+    draw = np.random.default_rng(7)
+    words = [word for text in PROSE for word in text.split()]
+    texts = ["".join(draw.choice(words, 3000).tolist()) + "東" * 9000 for _ in range(3)]
+    check(fast(model), model, texts)
+
+
+def test_normal_form_without_room_goes_to_the_library() -> None:
+    model = trained("unigram")
+    check(fast(model), model, ["the " + "ﷺ" * 1300 + " fox"])
+
+
 @pytest.mark.parametrize(
     "model",
     [

@@ -58,10 +58,20 @@ def admit(found: Found, reading: ReadingConfig) -> Iterator[Documents | Reject |
 
 
 def oversized(offset: int, limit: int) -> Reject:
-    """The reject of a record that is too large."""
+    """The reject of a document that is too large."""
     detail = (
         f"more than max_document_bytes ({limit}); is the form right? Raise it, or split such "
         "documents (oversized: split)"
+    )
+    return Reject("oversized", offset, detail)
+
+
+def oversized_record(offset: int, reading: ReadingConfig) -> Reject:
+    """The reject of a record that is too large to be parsed, and so to be split."""
+    detail = (
+        f"a record of more than {reading.max_record_bytes} bytes, twice max_document_bytes "
+        f"({reading.max_document_bytes}); is the form right? Such records are never split: raise "
+        "max_document_bytes"
     )
     return Reject("oversized", offset, detail)
 

@@ -1,7 +1,8 @@
 """CSV and TSV: rows of fields, in quotes where they hold delimiters or line ends.
 
-A row that is not as its header says is rejected: where a quote is open or a field is missing, what
-stands in the column of the text need not be the text.
+A row that is not as its header says is rejected: where a quote is stray or a field is missing,
+what stands in the column of the text need not be the text. How far a row with a wrong quote reaches
+is told in :mod:`preprocessing.reading.raw_rows`.
 """
 
 from __future__ import annotations
@@ -9,11 +10,9 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterator, Sequence
 
-from preprocessing.reading.admission import oversized
 from preprocessing.reading.base import BUFFER_BYTES, DamagedError, Found, Reject
 from preprocessing.reading.fields import JOINER, Rows, label
-from preprocessing.reading.json_forms import RAW_FACTOR
-from preprocessing.reading.lines import bounded_lines
+from preprocessing.reading.raw_rows import raw_rows
 from preprocessing.reading.settings import ReadingConfig
 from preprocessing.storage import InputError
 
@@ -32,35 +31,35 @@ def rows_of(
     Raises:
         InputError: there is no such column.
     """
-    lines = _Lines(blocks, offset, RAW_FACTOR * reading.max_document_bytes)
-    csv.field_size_limit(lines.limit)
+    csv.field_size_limit(reading.max_record_bytes)
+    raw: list[str] = []
     parser = csv.reader(
-        lines,
-        delimiter=reading.delimiter or ("\t" if reading.form == "tsv" else ","),
+        iter(raw.pop, None),
+        delimiter=reading.field_delimiter,
         quotechar=reading.quote,
         quoting=csv.QUOTE_NONE if reading.quote is None else csv.QUOTE_MINIMAL,
         strict=True,
     )
     columns: _Columns | None = None
     rows = Rows()
+    found = raw_rows(blocks, offset, reading)
     while True:
-        lines.begin = None
         try:
-            row = next(parser)
-        except StopIteration:
-            break
+            one = next(found, None)
         except DamagedError:
             yield rows.take()
             raise
-        except csv.Error as error:
-            yield Reject("invalid_csv", lines.begin or 0, str(error))
+        if one is None:
+            break
+        if isinstance(one, Reject):
+            yield one
             continue
-        finally:
-            for place in lines.take_oversized():
-                yield oversized(place, lines.limit)
+        begin, data = one
+        # What is no UTF-8 passes as escapes and becomes the same bytes again.
+        raw.append(data.decode(errors="surrogateescape"))
+        row = next(parser)
         if not row:
             continue
-        begin = lines.begin or 0
         if columns is None:
             columns = _Columns(row, reading, name)
             if reading.header:
@@ -102,33 +101,3 @@ class _Columns:
         self.texts = [find(column) for column in reading.text_fields]
         self.language = None if reading.language_field is None else find(reading.language_field)
         self.licence = None if reading.licence_field is None else find(reading.licence_field)
-
-
-class _Lines:
-    """Lines as the parser wants them; ``begin`` is the offset of the first one since it was None.
-
-    What is no UTF-8 passes as escapes and becomes the same bytes again. A line past the limit is
-    left out.
-    """
-
-    def __init__(self, blocks: Iterator[bytes], offset: int, limit: int) -> None:
-        self.limit = limit
-        self.begin: int | None = None
-        self._oversized: list[int] = []
-        self._lines = bounded_lines(blocks, offset, limit)
-
-    def __iter__(self) -> _Lines:
-        return self
-
-    def __next__(self) -> str:
-        for offset, line in self._lines:
-            if line is not None:
-                self.begin = offset if self.begin is None else self.begin
-                return line.decode(errors="surrogateescape")
-            self._oversized.append(offset)
-        raise StopIteration
-
-    def take_oversized(self) -> list[int]:
-        """Where lines were left out since the last call."""
-        places, self._oversized = self._oversized, []
-        return places

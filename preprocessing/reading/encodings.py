@@ -24,6 +24,8 @@ _BYTE_ORDER_MARKS = (
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
 MARK_BYTES = 4
+UNORDERED = ("utf-16", "utf-32")
+"""Encodings of which only a byte-order mark says how they are to be read."""
 
 
 def _mark(error: UnicodeError) -> tuple[str, int]:

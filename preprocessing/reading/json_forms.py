@@ -11,16 +11,13 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from preprocessing.reading.admission import oversized
+from preprocessing.reading.admission import oversized_record
 from preprocessing.reading.base import Found, Reject, gathered
 from preprocessing.reading.blanks import spaces_end
 from preprocessing.reading.encodings import replace_invalid
 from preprocessing.reading.fields import Rows, add_value
 from preprocessing.reading.lines import Spans
 from preprocessing.reading.settings import ReadingConfig
-
-RAW_FACTOR = 2
-"""A record may be so many times the largest document, for its escapes and its other fields."""
 
 _STRING = rb'"[^"\\]*+(?:\\.[^"\\]*+)*+'
 _TOKEN = re.compile(_STRING + rb'(?P<closed>"?)|[\[\]{},]', re.DOTALL)
@@ -105,7 +102,7 @@ class _Array:
         self.carry = b""
         self._at = offset
         self._reading = reading
-        self._limit = RAW_FACTOR * reading.max_document_bytes
+        self._limit = reading.max_record_bytes
         self._place = "before"
         self._seen = self._depth = self._count = 0
         self._too_large = False
@@ -157,7 +154,8 @@ class _Array:
         self.carry, self._at = data[begin:], self._at + begin
         if len(self.carry) > self._limit:
             if not self._too_large:
-                yield oversized(self._at, self._limit)
+                begin = spaces_end(self.carry, 0, len(self.carry))
+                yield oversized_record(self._at + begin, self._reading)
             self._too_large = True
             self._forget()
 
@@ -170,6 +168,8 @@ class _Array:
             self._too_large = False
             return None
         start = spaces_end(data, begin, end)
+        if end - begin > self._limit:
+            return oversized_record(self._at + start, self._reading)
         if start < end:
             return _add(data[start:end].rstrip(), self._at + start, self._reading, rows)
         if last and self._count == 1:

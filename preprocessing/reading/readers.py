@@ -22,13 +22,13 @@ import numpy as np
 import pyarrow as pa
 
 from preprocessing.reading import archives, encodings
-from preprocessing.reading.admission import admit, oversized
+from preprocessing.reading.admission import admit, oversized, oversized_record
 from preprocessing.reading.base import DamagedError, Documents, Found, Reject, Split, gathered
 from preprocessing.reading.blanks import is_blank, spaces_end
 from preprocessing.reading.columnar import arrow_rows, parquet_rows
 from preprocessing.reading.delimited import rows_of
 from preprocessing.reading.hub import hub_rows, is_hub
-from preprocessing.reading.json_forms import RAW_FACTOR, json_array, json_lines
+from preprocessing.reading.json_forms import json_array, json_lines
 from preprocessing.reading.lines import Oversized, Range, Spans, line_start, scan
 from preprocessing.reading.megatron import token_documents
 from preprocessing.reading.settings import LINE_FORMS, TEXT_FORMS, ReadingConfig
@@ -142,7 +142,8 @@ def _content(
         blocks = _until_garbage(archives.decompressed(blocks, kind), damage)
     origin = start
     if start == 0:
-        blocks, encoding, origin = _without_mark(blocks, reading.encoding_name)
+        name = shown(piece.source.url)
+        blocks, encoding, origin = _without_mark(blocks, reading.encoding_name, name)
     if encoding != "utf-8":
         blocks = encodings.transcoded(blocks, encoding)
         origin = 0
@@ -160,8 +161,14 @@ def _until_garbage(blocks: Iterator[bytes], damage: list[DamagedError]) -> Itera
         damage.append(error)
 
 
-def _without_mark(blocks: Iterator[bytes], encoding: str) -> tuple[Iterator[bytes], str, int]:
-    """The same blocks behind the byte-order mark, what it says, and its length."""
+def _without_mark(
+    blocks: Iterator[bytes], encoding: str, name: str
+) -> tuple[Iterator[bytes], str, int]:
+    """The same blocks behind the byte-order mark, what it says, and its length.
+
+    Raises:
+        InputError: there is none, and nothing else says the order of the bytes.
+    """
     head = b""
     damage: DamagedError | None = None
     try:
@@ -170,6 +177,12 @@ def _without_mark(blocks: Iterator[bytes], encoding: str) -> tuple[Iterator[byte
     except DamagedError as error:
         damage = error
     mark = encodings.byte_order_mark(head)
+    if head and not mark and encoding in encodings.UNORDERED:
+        raise InputError(
+            f"{name}: no byte-order mark says which {encoding} it is; set encoding: {encoding}-le "
+            f"(usual where it was written on Windows) or {encoding}-be, for this file by a source "
+            "of its own"
+        )
     encoding, length = mark if mark else (encoding, 0)
 
     def rest() -> Iterator[bytes]:
@@ -214,12 +227,12 @@ def _records(
 
 
 def _json_lines(content: _Content, reading: ReadingConfig) -> Iterator[Found | Reject | Oversized]:
-    limit = RAW_FACTOR * reading.max_document_bytes
+    limit = reading.max_record_bytes
     for spans in scan(content.blocks, content.wanted, grouped=False, limit=limit, split=False):
         if isinstance(spans, Spans):
             yield from json_lines(spans, reading)
         else:
-            yield oversized(spans.offset, limit)
+            yield oversized_record(spans.offset, reading)
 
 
 def _texts(spans: Spans) -> Found:

@@ -62,7 +62,9 @@ class ReadingConfig:
             are counted.
         max_document_bytes: of UTF-8; larger documents are treated as ``oversized`` says.
         oversized: ``reject``, or ``split`` at a line end, else at white space, else between
-            characters; both are counted.
+            characters; both are counted. A JSON value, a row of CSV or TSV, and a WikiExtractor
+            article of more than twice ``max_document_bytes``, with all of its fields, quotes and
+            escapes, is rejected in any case: it would have to be held in memory as a whole.
         delimiter: of ``csv`` (a comma where none is given) and ``tsv`` (a tab).
         quote: of ``csv`` and ``tsv``; null where quotation marks are text.
         header: the first row of ``csv`` and ``tsv`` names the columns; otherwise their names are
@@ -131,6 +133,16 @@ class ReadingConfig:
     def text_fields(self) -> tuple[str, ...]:
         """The fields of the text."""
         return (self.text_field,) if isinstance(self.text_field, str) else self.text_field
+
+    @property
+    def field_delimiter(self) -> str:
+        """Between the fields of a row."""
+        return self.delimiter or ("\t" if self.form == "tsv" else ",")
+
+    @property
+    def max_record_bytes(self) -> int:
+        """Of a record that is parsed: its escapes and its other fields need room too."""
+        return 2 * self.max_document_bytes
 
 
 @config

@@ -14,11 +14,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from preprocessing.reading.admission import oversized
+from preprocessing.reading.admission import oversized_record
 from preprocessing.reading.base import BUFFER_BYTES, DamagedError, Found, Reject
 from preprocessing.reading.blanks import is_blank
 from preprocessing.reading.fields import Rows
-from preprocessing.reading.json_forms import RAW_FACTOR
 from preprocessing.reading.lines import bounded_lines
 from preprocessing.reading.settings import ReadingConfig
 
@@ -33,8 +32,8 @@ def articles(
         offset: of the first byte.
         reading: how large a document may be.
     """
-    limit = RAW_FACTOR * reading.max_document_bytes
-    state = _Articles(limit)
+    limit = reading.max_record_bytes
+    state = _Articles(reading)
     try:
         for at, line in bounded_lines(blocks, offset, limit):
             if reject := state.line(at, line):
@@ -52,11 +51,12 @@ def articles(
 class _Articles:
     """The articles that have ended, and the lines so far of the one that has not."""
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, reading: ReadingConfig) -> None:
         self.rows = Rows()
         self.body: list[bytes] | None = None
         self.begin = 0
-        self._limit = limit
+        self._reading = reading
+        self._limit = reading.max_record_bytes
         self._size = 0
         self._stray = False
 
@@ -88,7 +88,7 @@ class _Articles:
             body.append(line)
             return None
         body.clear()
-        return None if was_large else oversized(self.begin, self._limit)
+        return None if was_large else oversized_record(self.begin, self._reading)
 
 
 def _open_end(begin: int) -> Reject:

@@ -13,7 +13,7 @@ import math
 import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ from preprocessing.documents import (
     RejectLog,
     document_ids,
 )
+from preprocessing.places import RemotePath
 from preprocessing.reading import megatron
 from preprocessing.reading.archives import compression_by_name
 from preprocessing.reading.base import Documents, Reject, Split
@@ -53,16 +54,21 @@ from preprocessing.stage import Made
 from preprocessing.storage import MANIFEST, InputError, shard_name, write_shard
 from preprocessing.takedown.ledger import LEDGER, leave_out, ledger_input, taken_down
 
+_TRAIN = "train"
 _COMPRESSED, _COLUMNAR = 4, 3
 """How many bytes of text a byte of such a file usually holds, for the forecast."""
 
 
 @dataclass(frozen=True)
 class Raw:
-    """The raw files of one source of one split, and the slices of each task."""
+    """The raw files of one source of one split, and the slices of each task.
+
+    ``folder`` stands before the names that documents have for their files.
+    """
 
     split: str
     name: str
+    folder: str
     listing: Listing
     reading: SourceConfig | ValidationConfig
     tasks: tuple[tuple[Slice, ...], ...]
@@ -73,9 +79,9 @@ class Raw:
         return f"{self.split}/{self.name}" if self.name else self.split
 
     def names(self) -> dict[str, str]:
-        """What documents call their files: behind the name of the source, where it has one."""
+        """What documents call their files."""
         names = short_names(self.listing.sources)
-        return {url: f"{self.name}/{name}" if self.name else name for url, name in names.items()}
+        return {url: f"{self.folder}/{n}" if self.folder else n for url, n in names.items()}
 
     def slices(self) -> dict[str, list[Slice]]:
         """The slices of each file, in order."""
@@ -108,14 +114,16 @@ class Ingest:
     def __init__(self, preparation: Preparation) -> None:
         self._corpus = corpus = preparation.corpus
         self.directory = preparation.documents_directory
-        self._raw = [
+        train = [
+            self._list(_TRAIN, name, source)
+            for name, source in sorted(corpus.training_sources().items())
+        ]
+        validation = [
             self._list(name, "", entry)
             for name, entry in sorted(corpus.validation.items())
             if entry.inputs
-        ] + [
-            self._list("train", name, source)
-            for name, source in sorted(corpus.training_sources().items())
         ]
+        self._raw = [*_apart(train, validation), *train]
 
     def _list(self, split_name: str, name: str, reading: SourceConfig | ValidationConfig) -> Raw:
         if reading.form == "datasets":
@@ -123,7 +131,8 @@ class Ingest:
         else:
             listing = list_sources(reading.inputs)
         tasks = split(listing.sources, reading, self._corpus.shard_bytes)
-        return Raw(split_name, name, listing, reading, tuple(tasks))
+        folder = name if split_name == _TRAIN else split_name
+        return Raw(split_name, name, folder, listing, reading, tuple(tasks))
 
     def configuration(self) -> Any:
         """How each source is read, and the cut into shards."""
@@ -154,6 +163,8 @@ class Ingest:
         """
         manifest = self.directory / MANIFEST
         made_at = manifest.stat().st_mtime if manifest.exists() else 0.0
+        if isinstance(manifest, RemotePath) and "takedown" in recorded:
+            made_at = 0.0  # the store dated it when documents were taken down
         found = self._indices()
         for name, source, slices in self._files():
             known = recorded.get(name, "")
@@ -183,7 +194,7 @@ class Ingest:
         for raw in self._raw:
             names, slices = raw.names(), raw.slices()
             files += [
-                (f"{raw.split}/{names[source.url]}", source, slices[source.url])
+                (_input_name(raw.split, names[source.url]), source, slices[source.url])
                 for source in raw.listing.sources
             ]
         return files
@@ -195,32 +206,22 @@ class Ingest:
             if raw.reading.megatron_tokenizer is not None:
                 for url, name in raw.names().items():
                     identity = megatron.identify(url, raw.reading.megatron_tokenizer)
-                    found[f"{raw.split}/{megatron.index_url(name)} and tokenizer"] = identity
+                    index = _input_name(raw.split, megatron.index_url(name))
+                    found[f"{index} and tokenizer"] = identity
         return found
 
     def plan(self) -> Sequence[Task]:
         """One task a shard."""
         tasks: list[Task] = []
         numbers: Counter[str] = Counter()
+        ledger = self._corpus.directory / LEDGER
         for raw in self._raw:
             names = raw.names()
             for slices in raw.tasks:
                 own = {piece.source.url: names[piece.source.url] for piece in slices}
-                number = numbers[raw.split]
+                place = (self.directory, raw.split, numbers[raw.split])
+                tasks.append(Task(*place, slices, own, raw.label, raw.reading, ledger))
                 numbers[raw.split] += 1
-                ledger = self._corpus.directory / LEDGER
-                tasks.append(
-                    Task(
-                        self.directory,
-                        raw.split,
-                        number,
-                        slices,
-                        own,
-                        raw.label,
-                        raw.reading,
-                        ledger,
-                    )
-                )
         return tasks
 
     def expected_bytes(self) -> int:
@@ -267,6 +268,26 @@ class Ingest:
         return {"passed_over": sorted(short_names(names).values())} if names else {}
 
 
+def _apart(train: Sequence[Raw], validation: Sequence[Raw]) -> list[Raw]:
+    """The validation sets with folders such that no two files anywhere have the same name.
+
+    A document is known by its file's name and its place in it.
+    """
+    taken = {name for raw in train for name in raw.names().values()}
+    found = []
+    for raw in validation:
+        while not taken.isdisjoint(raw.names().values()):
+            raw = replace(raw, folder=f"{raw.split}/{raw.folder}")
+        taken.update(raw.names().values())
+        found.append(raw)
+    return found
+
+
+def _input_name(split_name: str, source: str) -> str:
+    """What the manifest calls a file; validation sets stand in their names already."""
+    return f"{_TRAIN}/{source}" if split_name == _TRAIN else source
+
+
 def _touched_at(path: str) -> float | None:
     """When a file last changed; a move or a copy that keeps its dates shows in the second one.
 
@@ -307,7 +328,7 @@ def ingest(task: Task) -> Made:
                     counts.table("split documents by source")[task.label] += 1
             if digest:
                 with open_bytes(piece.source.url) as file:
-                    digests.append((f"{task.split}/{source}", digest.finish(file)))
+                    digests.append((_input_name(task.split, source), digest.finish(file)))
         made = writer.finish(name, {"characters": counts.characters})
     return Made((made,), dict(counts.reasons), counts.finished(), {"digests": digests})
 

@@ -47,7 +47,7 @@ def read(path: Path) -> list[Entry]:
     if not path.exists():
         return []
     entries = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(path.read_bytes().splitlines(), 1):  # as bytes: only at \n
         try:
             entries.append(Entry(**json.loads(line)))
             bytes.fromhex(entries[-1].id)

@@ -11,6 +11,7 @@ which digest became which, so that they count as up to date if, and only if, the
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -111,6 +112,9 @@ def change(directory: Path, journal: Journal, path: Path, prepare: Prepare) -> i
     digest = file_digest(directory / MANIFEST)
     draft = staged / "draft"
     new.write(draft)
+    if not isinstance(draft, RemotePath):  # ingest compares it with the dates of raw files
+        made_at = (directory / MANIFEST).stat().st_mtime_ns
+        os.utime(draft / MANIFEST, ns=(made_at, made_at))
     journal.digests[digest] = file_digest(draft / MANIFEST)
     pairs = zip(new.shards, old.shards, strict=True)
     written = sum(one != before for one, before in pairs)
@@ -189,12 +193,16 @@ def count_text(rows: pa.RecordBatch) -> dict[str, int]:
 
 
 def count_tokens(unknown_id: int | None) -> Count:
-    """What token shards count: by the lists a row holds, and the unknown pieces."""
+    """What token shards count: by the lists a row holds, and the unknown pieces.
+
+    How many spans were dropped is what the stage met, and stays.
+    """
 
     def count(rows: pa.RecordBatch) -> dict[str, int]:
         lists = {"tokens": "ids", "sentences": "sentence_lengths"}
         lists |= {name: name for name in rows.schema.names if name not in ("id", *lists.values())}
         counts = {name: len(rows.column(one).flatten()) for name, one in lists.items()}
+        counts |= {f"{name}_dropped": 0 for name in lists}
         ids = rows.column("ids").flatten().to_numpy()
         return counts | {"unknown": int(np.count_nonzero(ids == unknown_id))}
 
@@ -245,7 +253,7 @@ def forget_rejects(
     folder = directory / "rejects"
     for path in sorted(folder.iterdir()) if folder.exists() else []:
         kept, dropped = [], 0
-        for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
+        for line in path.read_bytes().splitlines(keepends=True):  # a text knows more line ends
             row = json.loads(line)
             if row.get("id") in ids or (row["source"], row["offset"]) in places:
                 rejects[row["reason"]] -= 1
@@ -254,7 +262,7 @@ def forget_rejects(
                 kept.append(line)
         if dropped:
             with atomic_write(staged / "rejects" / path.name) as file:
-                file.write("".join(kept).encode())
+                file.write(b"".join(kept))
     return replace(manifest, rejects={name: count for name, count in rejects.items() if count})
 
 

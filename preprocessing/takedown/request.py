@@ -12,7 +12,9 @@ import pyarrow as pa
 
 from preprocessing import records
 from preprocessing.locks import exclusive
+from preprocessing.records import RECORDS
 from preprocessing.storage import (
+    LOCK,
     MANIFEST,
     InputError,
     Manifest,
@@ -61,15 +63,16 @@ def take_down(
     """
     wanted = {_parsed(one) for one in ids}
     with contextlib.ExitStack() as stack:
-        for directory in _directories(corpus):
+        directories = _directories(corpus)
+        for directory in directories:
             stack.enter_context(exclusive(directory))
             removal.settle(directory)
         finished = Journal.read(corpus / JOURNAL)
-        done = [_carry_out(corpus, finished)] if finished else []
+        done = [_carry_out(corpus, directories, finished)] if finished else []
         journal = _begin(corpus, wanted, set(places), reason)
         if journal:
             journal.write(corpus / JOURNAL)
-            done.append(_carry_out(corpus, journal))
+            done.append(_carry_out(corpus, directories, journal))
     rewritten: dict[Path, int] = {}
     for one in done:
         for directory, count in one.rewritten.items():
@@ -94,21 +97,22 @@ def _parsed(text: str) -> bytes:
 
 
 def _directories(corpus: Path) -> list[Path]:
-    """Of all stages of all configurations, in the order of the road."""
-
-    def below(path: Path) -> list[Path]:
-        return sorted(path.iterdir()) if path.exists() else []
-
+    """Of all stages of all configurations, finished or not, in the order of the road."""
     found = [
         *(corpus / name for name in _DOCUMENTS[:2]),
         corpus / "duplicates" / "signatures",
         corpus / "duplicates" / "matches",
         corpus / "clean",
-        *below(corpus / "tokenizers"),
-        *below(corpus / "tokens"),
-        *(path for tokens in below(corpus / "examples") for path in below(tokens)),
+        *_below(corpus / "tokenizers"),
+        *_below(corpus / "tokens"),
+        *(path for tokens in _below(corpus / "examples") for path in _below(tokens)),
     ]
-    return [path for path in found if (path / MANIFEST).exists()]
+    ours = (MANIFEST, RECORDS, LOCK)  # before its records, a stage at work has but a lock
+    return [path for path in found if any((path / name).exists() for name in ours)]
+
+
+def _below(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.is_dir()) if folder.exists() else []
 
 
 def _begin(corpus: Path, ids: set[bytes], places: set[Place], reason: str) -> Journal | None:
@@ -152,22 +156,19 @@ def _signed_rows(corpus: Path, ids: set[bytes]) -> tuple[str | None, dict[int, l
     return None, {}  # of documents that are no more: the next run refuses it anyway
 
 
-def _carry_out(corpus: Path, journal: Journal) -> TakenDown:
-    """Do all that is not done yet."""
+def _carry_out(corpus: Path, directories: Iterable[Path], journal: Journal) -> TakenDown:
+    """Do all that is not done yet, in directories that are held."""
     ledger.append(corpus / LEDGER, journal.entries)
     removed: list[Path] = []
     rewritten: dict[Path, int] = {}
-    for directory in _directories(corpus):
-        kind = directory.relative_to(corpus).parts[0]
-        manifest = Manifest.read(directory)
-        if kind == "examples" and manifest.inputs["tokens"] in journal.thinned:
-            _remove(directory)
-            removed.append(directory)
+    for directory in directories:
+        if not (directory / MANIFEST).exists():
+            if (directory / RECORDS).exists():
+                _remove(directory)
+                removed.append(directory)
             continue
-        if kind == "tokens" and _vocabulary(corpus, manifest) is None:
-            # Its pieces cannot be counted without it.
-            journal.thinned.append(file_digest(directory / MANIFEST))
-            journal.write(corpus / JOURNAL)
+        kind = directory.relative_to(corpus).parts[0]
+        if not _can_stay(corpus, kind, Manifest.read(directory), journal):
             _remove(directory)
             removed.append(directory)
             continue
@@ -180,6 +181,31 @@ def _carry_out(corpus: Path, journal: Journal) -> TakenDown:
     return TakenDown(tuple(journal.entries), rewritten, tuple(removed))
 
 
+def _can_stay(corpus: Path, kind: str, manifest: Manifest, journal: Journal) -> bool:
+    """Whether what goes can be found in some output, and the rest of it be kept."""
+    if kind == "tokens":
+        # Its pieces cannot be counted without the vocabulary.
+        return _vocabulary(corpus, manifest) is not None and _made_of(
+            [corpus / "clean"], manifest.inputs["clean"], journal
+        )
+    if kind == "examples":
+        tokens = manifest.inputs["tokens"]
+        return tokens not in journal.thinned and _made_of(
+            _below(corpus / "tokens"), tokens, journal
+        )
+    return True
+
+
+def _made_of(directories: Iterable[Path], digest: str, journal: Journal) -> bool:
+    """Whether one of them still has that manifest, or what this takedown has made of it.
+
+    Documents that were cleaned differently have other ids, which nobody knows any more.
+    """
+    manifests = (directory / MANIFEST for directory in directories)
+    standing = {file_digest(path) for path in manifests if path.exists()}
+    return journal.digests.get(digest, digest) in standing
+
+
 def _remove(directory: Path) -> None:
     records.clear(directory)  # what is left of it if this is cut off is still known to be ours
     remove_tree(directory)
@@ -187,8 +213,7 @@ def _remove(directory: Path) -> None:
 
 def _vocabulary(corpus: Path, tokens: Manifest) -> Vocabulary | None:
     """What some tokens were made with, unless it was made anew or removed since."""
-    folder = corpus / "tokenizers"
-    for directory in sorted(folder.iterdir()) if folder.exists() else []:
+    for directory in _below(corpus / "tokenizers"):
         if (directory / MANIFEST).exists():
             vocabulary = Vocabulary.load(directory)
             if vocabulary.digest == tokens.facts["tokenizer"]:

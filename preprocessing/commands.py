@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 
 from preprocessing.executors import open_executor
-from preprocessing.executors.base import Executor
+from preprocessing.executors.base import Executor, use_system_memory
 from preprocessing.executors.slices import TaskSlice
 from preprocessing.settings import Preparation
 from preprocessing.stage import Outcome, SliceOutcome, Stage, run_slice, run_stage
@@ -129,6 +129,7 @@ def _stages(preparation: Preparation, names: tuple[str, ...]) -> list[Callable[[
 
 
 def _executor(preparation: Preparation) -> contextlib.closing[Executor]:
+    use_system_memory()
     corpus = preparation.corpus
     return contextlib.closing(
         open_executor(corpus.executor, workers=corpus.workers, retries=corpus.retries)

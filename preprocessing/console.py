@@ -113,6 +113,11 @@ def run_stage_command(name: str, arguments: argparse.Namespace) -> dict[str, Any
     preparation = decode_preparation(document)
     if arguments.print_config:
         return {"stage": name, **_print_config(document)}
+    if arguments.merge and arguments.overwrite:
+        raise InputError(
+            "--merge finishes what slices have done, and --overwrite replaces output: give "
+            "--overwrite to the slices"
+        )
     if arguments.slice is not None:
         return _run_slice_command(name, preparation, arguments)
     outcomes = []

@@ -104,7 +104,8 @@ def remove_garbage(garbage: Iterable[Garbage]) -> list[Garbage]:
 def _remove(garbage: Garbage) -> Garbage:
     try:
         with exclusive(garbage.directory):
-            for name in garbage.files:  # the manifest first: what is not whole must not look so
+            still = _still_garbage(garbage)  # a stage may have been there since
+            for name in still.files:  # the manifest first: what is not whole must not look so
                 (garbage.directory / name).unlink(missing_ok=True)
             if garbage.what == UNREFERENCED and not isinstance(garbage.directory, RemotePath):
                 (garbage.directory / LOCK).unlink(missing_ok=True)  # made by holding it
@@ -113,14 +114,22 @@ def _remove(garbage: Garbage) -> Garbage:
     if not isinstance(garbage.directory, RemotePath):
         folders = {
             garbage.directory / parent
-            for name in garbage.files
+            for name in still.files
             for parent in Path(name).parents
             if parent != Path(".") or garbage.what == UNREFERENCED
         }
         for folder in sorted(folders, key=lambda path: len(path.parts), reverse=True):
             with contextlib.suppress(OSError):  # something is left in it
                 folder.rmdir()
-    return replace(garbage, status="removed")
+    return replace(still, status="removed")
+
+
+def _still_garbage(garbage: Garbage) -> Garbage:
+    """Those of the files that are there for the same reason still."""
+    files = _stage_files(garbage.directory).get(garbage.directory, {})
+    now = _garbage_of(garbage.directory, files, wanted=garbage.what != UNREFERENCED)
+    names = next((one.files for one in now if one.what == garbage.what), {})
+    return replace(garbage, files={n: s for n, s in garbage.files.items() if n in names})
 
 
 def _garbage_of(directory: Path, files: Mapping[str, int], *, wanted: bool) -> list[Garbage]:

@@ -13,23 +13,28 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import functools
 import json
 import os
+import random
 import socket
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, TypeVar
 
 from preprocessing.errors import InputError
 from preprocessing.places import RemotePath
 from preprocessing.storage import LOCK
 
+Result = TypeVar("Result")
+
 PATIENCE = 60.0
 """Seconds that a slice waits for another one that prepares the directory."""
 POLL = 0.1
+"""Seconds that a slice waits at most before it tries again; doubled each time."""
 BEAT = 20.0
 """Seconds between two signs of life of a marker."""
 STALE = 6 * BEAT
@@ -56,19 +61,31 @@ def shared(directory: Path) -> Iterator[None]:
     """Hold a directory together with other slices, against whoever wants it for itself.
 
     Raises:
-        BusyError: somebody had it for himself all the time.
+        BusyError: somebody has it for himself.
+    """
+    with _hold(directory, together=True):
+        yield
+
+
+def patiently(attempt: Callable[[], Result]) -> Result:
+    """Repeat what finds somebody else there, for a minute.
+
+    Those that came at the same moment, and so refused each other, part by the luck of their
+    pauses.
+
+    Raises:
+        BusyError: of the last attempt.
     """
     deadline = time.monotonic() + PATIENCE
-    with contextlib.ExitStack() as stack:
-        while True:
-            try:
-                stack.enter_context(_hold(directory, together=True))
-                break
-            except BusyError:
-                if time.monotonic() > deadline:
-                    raise
-                time.sleep(POLL)
-        yield
+    pause = POLL
+    while True:
+        try:
+            return attempt()
+        except BusyError:
+            if time.monotonic() > deadline:
+                raise
+        time.sleep(random.uniform(0.0, pause))
+        pause = min(2 * pause, PATIENCE / 8)
 
 
 def _hold(directory: Path, *, together: bool) -> contextlib.AbstractContextManager[None]:
@@ -83,20 +100,43 @@ def _busy(directory: Path, who: str) -> BusyError:
 
 @contextlib.contextmanager
 def _locked(directory: Path, *, together: bool) -> Iterator[None]:
-    directory.mkdir(parents=True, exist_ok=True)
-    # Open for both: NFS makes locks of byte ranges, and those need the fitting right.
-    with open(directory / LOCK, "a+b") as lock:
-        try:
-            fcntl.flock(lock, (fcntl.LOCK_SH if together else fcntl.LOCK_EX) | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise _busy(directory, "") from None
-        yield
+    how = (fcntl.LOCK_SH if together else fcntl.LOCK_EX) | fcntl.LOCK_NB
+    while True:
+        with contextlib.closing(_open_lock(directory)) as lock:
+            try:
+                fcntl.flock(lock, how)
+            except BlockingIOError:
+                raise _busy(directory, "") from None
+            if _is_called(directory / LOCK, lock):
+                yield
+                return
+
+
+def _open_lock(directory: Path) -> BinaryIO:
+    while True:
+        directory.mkdir(parents=True, exist_ok=True)
+        # Open for both: NFS makes locks of byte ranges, and those need the fitting right.
+        with contextlib.suppress(FileNotFoundError):  # the directory has just been removed
+            return open(directory / LOCK, "a+b")
+
+
+def _is_called(path: Path, file: BinaryIO) -> bool:
+    """Whether a file has its name still; whoever removed it holds a lock that nobody else sees."""
+    try:
+        return os.path.samestat(os.stat(path), os.fstat(file.fileno()))
+    except FileNotFoundError:
+        return False
 
 
 @contextlib.contextmanager
 def _marked(directory: RemotePath, *, together: bool) -> Iterator[None]:
     own = directory / LOCK / f"{uuid.uuid4().hex}.json"
-    marker = {"host": socket.gethostname(), "pid": os.getpid(), "shared": together}
+    marker = {
+        "host": socket.gethostname(),
+        "pid": os.getpid(),
+        "processes": _process_table(),
+        "shared": together,
+    }
     _show(own, marker)
     stop = threading.Event()
     beating = threading.Thread(target=_beat, args=(own, marker, stop), daemon=True)
@@ -139,7 +179,7 @@ def _read(path: Path) -> dict[str, Any] | None:
 def _is_dead(marker: dict[str, Any]) -> bool:
     if time.time() - marker["alive_at"] > STALE:
         return True
-    if marker["host"] != socket.gethostname():
+    if marker.get("processes") is None or marker["processes"] != _process_table():
         return False
     try:
         os.kill(marker["pid"], 0)
@@ -148,3 +188,16 @@ def _is_dead(marker: dict[str, Any]) -> bool:
     except PermissionError:
         return False
     return False
+
+
+@functools.cache
+def _process_table() -> str | None:
+    """Where a process number means one process: containers of one host name may differ in it.
+
+    None where the system does not tell.
+    """
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{boot} {os.readlink('/proc/self/ns/pid')}"
+    except OSError:
+        return None

@@ -1,19 +1,22 @@
 """Completion records: what finished tasks made, kept beside the shards until the manifest stands.
 
-.records/plan.json         digest of stage, configuration and inputs that the tasks belong to
+.records/plan.json         digest of stage, configuration and inputs that the tasks belong to;
+                           null while what is left of another plan is cleared away
 .records/slices.json       into how many slices the tasks were last dealt, if they were
-.records/task-00000.json   what the task made
+.records/task-00000.json   what the task made, and of which plan it was
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from preprocessing.places import RemotePath
 from preprocessing.storage import (
     LOCK,
     MANIFEST,
@@ -24,6 +27,7 @@ from preprocessing.storage import (
 )
 
 RECORDS = ".records"
+_TASK = re.compile(r"task-(\d{5,})\.json")
 
 
 @dataclass(frozen=True)
@@ -64,24 +68,29 @@ def begin(directory: Path, plan: str) -> None:
             f"{directory}: holds files that are not ours ({', '.join(foreign[:3])}); "
             "give corpus.directory another place"
         )
-    clear(directory)
+    if foreign:
+        clear(directory)
     write_json(directory / RECORDS / "plan.json", plan)
 
 
 def clear(directory: Path) -> None:
     """Remove a stage's output.
 
-    The manifest goes first, since what is not whole must not look whole; the records' directory
-    stays, since it says that the rest is ours.
+    The manifest goes first, since what is not whole must not look whole. A plan of nothing stays:
+    it says that the rest is ours, also where a directory is there only as long as something is
+    in it.
     """
     records = directory / RECORDS
-    records.mkdir(exist_ok=True)
-    (records / "plan.json").unlink(missing_ok=True)
+    plan = records / "plan.json"
+    write_json(plan, None)
     (directory / MANIFEST).unlink(missing_ok=True)
+    kept = (records, plan, directory / LOCK)
     for path in sorted([*directory.iterdir(), *records.iterdir()]):
-        if path.is_dir() and path not in (records, directory / LOCK):
+        if path in kept:
+            continue
+        if path.is_dir():
             remove_tree(path)
-        elif path.name != LOCK and path != records:
+        else:
             path.unlink()
 
 
@@ -92,22 +101,40 @@ def remove(directory: Path) -> None:
 
 def all_there(directory: Path, shards: Sequence[Shard]) -> bool:
     """Whether every shard lies there with its size."""
-    paths = [(directory / shard.name, shard.size) for shard in shards]
-    return all(path.exists() and path.stat().st_size == size for path, size in paths)
+    size_of = _sizes(directory)
+    return all(size_of(shard.name) == shard.size for shard in shards)
 
 
-def read_done(directory: Path, num_tasks: int) -> dict[int, Made]:
-    """What the tasks that are finished have made, by their index."""
-    return {
-        index: made
-        for index in range(num_tasks)
-        if (made := _read_record(directory, index)) is not None
-    }
+def read_done(directory: Path, plan: str, indices: Iterable[int]) -> dict[int, Made]:
+    """What those of the tasks have made that are finished, by their index.
+
+    A record of another plan does not count: a worker that outlived its driver wrote it.
+    """
+    recorded = read_recorded(directory)
+    size_of = _sizes(directory)
+    done: dict[int, Made] = {}
+    for index in indices:
+        plain = _read(_record_path(directory, index)) if index in recorded else None
+        if plain is None or plain.get("plan") != plan:
+            continue
+        shards = tuple(Shard(**shard) for shard in plain["shards"])
+        if all(size_of(shard.name) == shard.size for shard in shards):
+            done[index] = Made(shards, plain["rejects"], plain["tables"], plain["facts"])
+    return done
 
 
-def write_record(directory: Path, index: int, made: Made) -> None:
+def read_recorded(directory: Path) -> set[int]:
+    """The tasks that have a record, unread."""
+    try:
+        names = [path.name for path in (directory / RECORDS).iterdir()]
+    except FileNotFoundError:
+        return set()
+    return {int(match[1]) for name in names if (match := _TASK.fullmatch(name))}
+
+
+def write_record(directory: Path, plan: str, index: int, made: Made) -> None:
     """A task is finished once this returns."""
-    write_json(_record_path(directory, index), dataclasses.asdict(made))
+    write_json(_record_path(directory, index), {"plan": plan, **dataclasses.asdict(made)})
 
 
 def write_slices(directory: Path, count: int) -> None:
@@ -133,10 +160,16 @@ def _record_path(directory: Path, index: int) -> Path:
     return directory / RECORDS / f"task-{index:05d}.json"
 
 
-def _read_record(directory: Path, index: int) -> Made | None:
-    plain = _read(_record_path(directory, index))
-    if plain is None:
-        return None
-    shards = tuple(Shard(**shard) for shard in plain["shards"])
-    made = Made(shards, plain["rejects"], plain["tables"], plain["facts"])
-    return made if all_there(directory, shards) else None
+def _sizes(directory: Path) -> Callable[[str], int | None]:
+    """How many bytes a file below has; an object store is asked once for all of them."""
+    if isinstance(directory, RemotePath):
+        found = directory.find()
+        return lambda name: found.get(directory / name)
+
+    def size_of(name: str) -> int | None:
+        try:
+            return (directory / name).stat().st_size
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+
+    return size_of

@@ -8,24 +8,29 @@ was killed starts again where it was; the manifest is written last, and the reco
 from __future__ import annotations
 
 import abc
+import contextlib
 import functools
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from configs.schema import digest
 from preprocessing import records
+from preprocessing.changes import differences
 from preprocessing.executors.base import Executor
 from preprocessing.executors.local import LocalExecutor
 from preprocessing.executors.slices import TaskSlice, describe_missing
-from preprocessing.locks import BusyError, exclusive, shared
+from preprocessing.locks import BusyError, exclusive, patiently, shared
+from preprocessing.places import RemotePath
 from preprocessing.progress import Progress
 from preprocessing.records import Made
 from preprocessing.redaction import redact_values
 from preprocessing.space import check_space
 from preprocessing.storage import (
+    LOCK,
     MANIFEST,
     InputError,
     Manifest,
@@ -93,7 +98,7 @@ class DigestedInputs(abc.ABC):
         return self.inputs()
 
     def inputs_read(self, made: Sequence[Made]) -> Mapping[str, str]:
-        """The digests as they were planned with."""
+        """The digests as they were planned with: the manifest is not written with others."""
         return self.inputs()
 
 
@@ -139,20 +144,22 @@ def run_stage(
         stage: what to do.
         executor: where its tasks run; in this process if none is given.
         overwrite: replace output that was made differently.
-        merge: do no task; finish what slices have done.
+        merge: do no task, and replace nothing; finish what slices have done.
         check_disk: refuse to start where the output will not find room.
         quiet: no progress.
 
     Raises:
         InputError: the directory holds the output of another configuration (and ``overwrite`` is
-            not set), an input is bad, the disk is or would be full, another process writes there,
-            or tasks are missing that ``merge`` needs.
+            not set), an input is bad or changed meanwhile, the disk is or would be full, another
+            process writes there, or tasks are missing that ``merge`` needs.
     """
     directory = stage.directory
     configuration = configuration_of(stage)
+    overwrite = overwrite and not merge
+    if manifest := _settled(stage, configuration, overwrite=overwrite):
+        return Outcome(stage.name, directory, manifest, "up to date", 0)
     with exclusive(directory):
-        remove_temporaries(directory)
-        if manifest := _up_to_date(stage, configuration, overwrite=overwrite):
+        if manifest := _prepare(stage, configuration, overwrite=overwrite):
             return Outcome(stage.name, directory, manifest, "up to date", 0)
         plan = plan_digest(stage, configuration)
         if merge and records.read_plan(directory) != plan:
@@ -162,7 +169,7 @@ def run_stage(
             )
         records.begin(directory, plan)
         tasks = stage.plan()
-        done = records.read_done(directory, len(tasks))
+        done = records.read_done(directory, plan, range(len(tasks)))
         missing = [index for index in range(len(tasks)) if index not in done]
         if merge and missing:
             what = describe_missing(missing, records.read_slices(directory))
@@ -170,7 +177,7 @@ def run_stage(
                 f"{directory}: '{stage.name}' is not finished: missing are {what}; run them "
                 "again, or run without --merge to do here what is missing"
             )
-        made_now = _do(stage, tasks, missing, executor, check_disk=check_disk, quiet=quiet)
+        made_now = _do(stage, plan, tasks, missing, executor, check_disk=check_disk, quiet=quiet)
         made = {**done, **made_now}
         ordered = [made[index] for index in range(len(tasks))]
         manifest = Manifest(
@@ -182,6 +189,7 @@ def run_stage(
             tables=_sum_tables(made.tables for made in ordered),
             facts=_plain(stage.finish(ordered)),
         )
+        _check_inputs(stage, configuration, plan)
         manifest.write(directory)
         records.remove(directory)
         return Outcome(stage.name, directory, Manifest.read(directory), "made", len(missing))
@@ -199,7 +207,8 @@ def run_slice(
     """Do the tasks of one slice and leave their records; other slices may run at the same time.
 
     Whoever comes first, and finds nobody there, clears what is left of another plan. The directory
-    is then shared: with slices of the same plan only.
+    is then shared: with slices of the same plan only. Those that come while somebody else has it
+    wait a minute for it.
 
     Raises:
         InputError: as :func:`run_stage`, or slices of another plan are running.
@@ -207,52 +216,114 @@ def run_slice(
     directory = stage.directory
     configuration = configuration_of(stage)
     plan = plan_digest(stage, configuration)
-    try:
-        with exclusive(directory):
-            remove_temporaries(directory)
-            if manifest := _up_to_date(stage, configuration, overwrite=overwrite):
-                return Outcome(stage.name, directory, manifest, "up to date", 0)
+    with contextlib.ExitStack() as held:
+        join = functools.partial(_join, stage, configuration, plan, held, overwrite=overwrite)
+        if manifest := patiently(join):
+            return Outcome(stage.name, directory, manifest, "up to date", 0)
+        records.write_slices(directory, part.count)
+        tasks = stage.plan()
+        own = [index for index in range(len(tasks)) if part.holds(index)]
+        done = records.read_done(directory, plan, own)
+        left = [index for index in own if index not in done]
+        _do(stage, plan, tasks, left, executor, check_disk=check_disk, quiet=quiet)
+        missing = tuple(sorted({*range(len(tasks))} - records.read_recorded(directory)))
+        return SliceOutcome(stage.name, directory, part, len(left), missing)
+
+
+def _join(
+    stage: Stage,
+    configuration: Any,
+    plan: str,
+    held: contextlib.ExitStack,
+    *,
+    overwrite: bool,
+) -> Manifest | None:
+    """Hold a directory together with other slices of a plan; or the manifest, if none is needed.
+
+    Raises:
+        BusyError: somebody else is at work there, or it has just been left by another plan.
+    """
+    directory = stage.directory
+    if manifest := _settled(stage, configuration, overwrite=overwrite):
+        return manifest
+    if (directory / MANIFEST).exists() or records.read_plan(directory) != plan:
+        with contextlib.suppress(BusyError), exclusive(directory):  # busy with slices, we hope
+            if manifest := _prepare(stage, configuration, overwrite=overwrite):
+                return manifest
             records.begin(directory, plan)
-    except BusyError:
-        pass  # with slices, it is to be hoped
-    with shared(directory):
+    with contextlib.ExitStack() as entered:
+        entered.enter_context(shared(directory))
         if records.read_plan(directory) != plan:
-            raise InputError(
+            raise BusyError(
                 f"{directory}: another configuration, or other inputs, are being worked on here; "
                 "wait for it, or give this one another directory or name"
             )
-        records.write_slices(directory, part.count)
-        tasks = stage.plan()
-        done = records.read_done(directory, len(tasks))
-        own = [index for index in range(len(tasks)) if part.holds(index) and index not in done]
-        _do(stage, tasks, own, executor, check_disk=check_disk, quiet=quiet)
-        done = records.read_done(directory, len(tasks))
-        missing = tuple(index for index in range(len(tasks)) if index not in done)
-        return SliceOutcome(stage.name, directory, part, len(own), missing)
+        held.push(entered.pop_all())
+    return None
 
 
-def _up_to_date(stage: Stage, configuration: Any, *, overwrite: bool) -> Manifest | None:
+def _settled(stage: Stage, configuration: Any, *, overwrite: bool) -> Manifest | None:
+    """The manifest, where one look tells that nothing is to be done.
+
+    It takes no lock: finished output is free for any number of runs, and may be read-only. What
+    a run that was cut off has left beside it is for :func:`_prepare`.
+    """
+    directory = stage.directory
+    left = [records.RECORDS, *([LOCK] if isinstance(directory, RemotePath) else [])]
+    if overwrite or any((directory / name).exists() for name in left):
+        return None
+    return _finished(stage, configuration, overwrite=False)
+
+
+def _prepare(stage: Stage, configuration: Any, *, overwrite: bool) -> Manifest | None:
     """The manifest, if nothing is to be done; what must be made anew is cleared away."""
     directory = stage.directory
-    if not (directory / MANIFEST).exists():
-        return None
-    manifest = Manifest.read(directory)
-    changes = differences(manifest, configuration, stage.changed_inputs(manifest.inputs))
-    if not changes and records.all_there(directory, manifest.shards):
+    remove_temporaries(directory)
+    if manifest := _finished(stage, configuration, overwrite=overwrite):
         records.remove(directory)  # left by a run that was cut off while it removed them
         return manifest
+    if (directory / MANIFEST).exists():
+        records.clear(directory)
+    return None
+
+
+def _finished(stage: Stage, configuration: Any, *, overwrite: bool) -> Manifest | None:
+    """The manifest, if it is of this configuration and these inputs, and its shards are there."""
+    directory = stage.directory
+    try:
+        manifest = Manifest.read(directory)
+    except InputError:
+        if (directory / MANIFEST).exists():
+            raise
+        return None
+    changes = differences(manifest, configuration, stage.changed_inputs(manifest.inputs))
     if changes and not overwrite:
         raise InputError(
             f"{directory}: holds the output of '{stage.name}' made differently:\n  "
             + "\n  ".join(changes)
             + "\nUse another directory or name, or --overwrite to make it anew"
         )
-    records.clear(directory)
-    return None
+    there = not changes and records.all_there(directory, manifest.shards)
+    return manifest if there else None
+
+
+def _check_inputs(stage: Stage, configuration: Any, plan: str) -> None:
+    """Make sure that all tasks have read the same.
+
+    Raises:
+        InputError: the inputs are others than those the tasks were planned for; nothing is kept.
+    """
+    if plan_digest(stage, configuration) != plan:
+        records.clear(stage.directory)
+        raise InputError(
+            f"{stage.directory}: the inputs of '{stage.name}' have changed while it ran, and what "
+            "it made is dropped; run it again"
+        )
 
 
 def _do(
     stage: Stage,
+    plan: str,
     tasks: Sequence[Any],
     indices: Sequence[int],
     executor: Executor | None,
@@ -264,7 +335,7 @@ def _do(
     if check_disk and indices:
         share = len(indices) / len(tasks)
         check_space(stage.directory, stage.name, round(stage.expected_bytes() * share))
-    work = functools.partial(_run_and_record, stage.function, stage.directory)
+    work = functools.partial(_run_and_record, stage.function, stage.directory, plan)
     jobs = [(index, tasks[index]) for index in indices]
     done: dict[int, Made] = {}
     with Progress(stage.name, len(tasks), quiet=quiet) as progress:
@@ -275,10 +346,12 @@ def _do(
     return done
 
 
-def _run_and_record(function: Callable[[Any], Made], directory: Path, job: tuple[int, Any]) -> Made:
+def _run_and_record(
+    function: Callable[[Any], Made], directory: Path, plan: str, job: tuple[int, Any]
+) -> Made:
     index, task = job
     made = function(task)
-    records.write_record(directory, index, made)
+    records.write_record(directory, plan, index, made)
     return made
 
 
@@ -288,45 +361,9 @@ def configuration_of(stage: Stage) -> Any:
 
 
 def plan_digest(stage: Stage, configuration: Any) -> str:
-    """What the records of a run in progress belong to."""
-    return digest([stage.name, configuration, dict(stage.inputs())])
-
-
-def differences(
-    manifest: Manifest, configuration: Any, inputs: Mapping[str, str] | None
-) -> list[str]:
-    """What a manifest was made with, against what is asked for now: a sentence a key."""
-    changes = [
-        f"{path}: {_show(old)} then, {_show(new)} now"
-        for path, old, new in _compare("", manifest.configuration, _plain(configuration))
-    ]
-    if inputs is not None:
-        for name in sorted({*manifest.inputs, *inputs}):
-            if manifest.inputs.get(name) != inputs.get(name):
-                what = (
-                    "is new"
-                    if name not in manifest.inputs
-                    else "is gone"
-                    if name not in inputs
-                    else "has changed"
-                )
-                changes.append(f"the input {name} {what}")
-    return changes
-
-
-def _compare(path: str, old: Any, new: Any) -> list[tuple[str, Any, Any]]:
-    if isinstance(old, dict) and isinstance(new, dict):
-        return [
-            change
-            for key in sorted({*old, *new})
-            for change in _compare(f"{path}.{key}" if path else key, old.get(key), new.get(key))
-        ]
-    return [] if old == new else [(path, old, new)]
-
-
-def _show(value: Any) -> str:
-    text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= 80 else text[:77] + "..."
+    """What the records of a run in progress belong to; those of another lexmill are others."""
+    version = metadata.version("lexmill")
+    return digest([version, stage.name, configuration, dict(stage.inputs())])
 
 
 def _plain(value: Any) -> Any:

@@ -20,6 +20,7 @@ from rich.text import Text
 
 from configs.schema import load
 from preprocessing import records
+from preprocessing.changes import differences
 from preprocessing.commands import STAGES
 from preprocessing.errors import InputError
 from preprocessing.garbage import Garbage, find_garbage, remove_garbage
@@ -28,7 +29,7 @@ from preprocessing.inspection.terminal import on_a_line, open_console, table
 from preprocessing.redaction import redact, redact_values
 from preprocessing.settings import Preparation, decode_preparation
 from preprocessing.space import format_bytes
-from preprocessing.stage import Stage, configuration_of, differences, plan_digest
+from preprocessing.stage import Stage, configuration_of, plan_digest
 from preprocessing.storage import MANIFEST, Manifest
 
 SUMMARY = "tell what is up to date, and what nothing refers to any more (--gc)"
@@ -117,11 +118,12 @@ def _state(name: str, directory: Path, make: Any) -> StageStatus:
 
 
 def _unfinished(name: str, directory: Path, stage: Stage) -> StageStatus:
-    if records.read_plan(directory) != plan_digest(stage, configuration_of(stage)):
+    plan = plan_digest(stage, configuration_of(stage))
+    if records.read_plan(directory) != plan:
         reason = "what is recorded belongs to another configuration, or to other inputs"
         return StageStatus(name, directory, "stale", (reason,))
     tasks = len(stage.plan())
-    done = len(records.read_done(directory, tasks))
+    done = len(records.read_done(directory, plan, range(tasks)))
     return StageStatus(
         name,
         directory,

@@ -116,14 +116,15 @@ def atomic_write(path: Path) -> Iterator[HashingFile]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with open(temporary, "xb", buffering=0) as raw:
+            if far:
+                temporary.unlink()  # it lives as long as it is open, however this process ends
             file = HashingFile(raw)
             yield file
-            if not far:
+            if isinstance(path, RemotePath):
+                path.upload(Path(f"/proc/self/fd/{raw.fileno()}"))
+            else:
                 synchronize(raw.fileno())
-        if isinstance(path, RemotePath):
-            path.upload(temporary)
-            temporary.unlink()
-        else:
+        if not far:
             rename(temporary, path)
     except BaseException as error:
         with contextlib.suppress(OSError):

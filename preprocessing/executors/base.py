@@ -17,6 +17,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
+import pyarrow as pa
+
 from preprocessing.errors import is_transient
 from preprocessing.redaction import redact
 
@@ -25,6 +27,14 @@ Result = TypeVar("Result")
 
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0
 """Seconds before the second attempt at a task, doubled for each further one up to the longest."""
+
+
+def use_system_memory() -> None:
+    """Let Arrow allocate by ``malloc`` in this process, as whatever runs tasks does.
+
+    Its own allocators keep what is freed, so that a worker's memory grows with what it has done.
+    """
+    pa.set_memory_pool(pa.system_memory_pool())
 
 
 class Executor(Protocol):

@@ -10,6 +10,7 @@ import contextlib
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -28,7 +29,9 @@ from preprocessing.executors.base import (
     Task,
     attempt,
     drive,
+    use_system_memory,
 )
+from preprocessing.redaction import redact
 
 _SPAWN = multiprocessing.get_context("spawn")
 
@@ -55,6 +58,11 @@ class LocalExecutor:
         crew = _Processes(function)
         try:
             yield from drive(crew, tasks, min(self.workers, len(tasks)), self.retries)
+        except Exception as error:
+            if crew.is_busy:  # the others may take a while
+                sentence = f"{redact(str(error))}\nending when the tasks at work are done"
+                print(sentence, file=sys.stderr, flush=True)
+            raise
         finally:
             crew.end()
 
@@ -126,6 +134,11 @@ class _Processes:
             "finished is kept. Fewer workers (corpus.workers) need less memory"
         )
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether a task is at work."""
+        return any(worker.index is not None for worker in self._workers)
+
     def end(self) -> None:
         """Let every process finish its task, and end."""
         for worker in self._workers:
@@ -146,6 +159,7 @@ def _start_worker() -> _Worker:
 
 def _serve(connection: Connection, parent: int) -> None:
     """Do one task after the other until nobody is there to give any."""
+    use_system_memory()
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
         while True:

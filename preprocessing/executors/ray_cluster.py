@@ -9,15 +9,26 @@ from __future__ import annotations
 import logging
 import os
 import socket
+import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from importlib import metadata
 from typing import Any
 
 from preprocessing.errors import InputError, WorkerLostError
-from preprocessing.executors.base import Failure, Result, Success, Task, attempt, drive
+from preprocessing.executors.base import (
+    Failure,
+    Result,
+    Success,
+    Task,
+    attempt,
+    drive,
+    use_system_memory,
+)
 from preprocessing.redaction import redact
 
 _CONNECT_SECONDS = 10.0
+_FREE_SECONDS = 10.0
 _LOCAL_STORE_BYTES = 128 * 2**20
 """Results are a few lines each: what tasks make goes to the corpus directory."""
 
@@ -81,6 +92,7 @@ class RayExecutor:
                 )
             else:
                 ray.init(address=self._address, **quiet)
+                _await_processor(ray)
         # Ray ends the whole process where a cluster goes away while it is being joined.
         except (ImportError, OSError, RuntimeError, ValueError, SystemExit) as error:
             raise _no_cluster(self._address, error) from error
@@ -96,6 +108,16 @@ def _check_address(address: str) -> None:
         socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_SECONDS).close()
     except OSError as error:
         raise _no_cluster(address, error) from None
+
+
+def _await_processor(ray: Any) -> None:
+    """Say so where tasks will have to wait; a cluster that grows on demand needs them to."""
+    deadline = time.monotonic() + _FREE_SECONDS
+    while ray.available_resources().get("CPU", 0.0) < 1.0:
+        if time.monotonic() > deadline:
+            print("no node of the Ray cluster has a free processor: waiting", file=sys.stderr)
+            return
+        time.sleep(0.5)
 
 
 def _no_cluster(address: str | None, error: BaseException) -> InputError:
@@ -157,4 +179,5 @@ def _attempt_there(function: Callable[[Any], Any], version: str, task: Any) -> S
         return Failure(
             InputError(f"a Ray node has lexmill {here}, not {version} as here; install the same")
         )
+    use_system_memory()
     return attempt(function, task)

@@ -3,6 +3,8 @@
 import os
 import subprocess
 import sys
+import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,13 +21,13 @@ from corpora import (
 )
 from s3_proxy import BUCKET, Fault, FaultProxy, s3_server
 
-from preprocessing import locks, remote
+from preprocessing import locks, records, remote
 from preprocessing.executors.slices import TaskSlice
 from preprocessing.locks import BusyError, exclusive, shared
 from preprocessing.places import RemotePath, to_place
 from preprocessing.settings import Preparation
 from preprocessing.stage import run_slice, run_stage
-from preprocessing.storage import InputError
+from preprocessing.storage import InputError, atomic_write
 
 
 class PowerCutError(BaseException):
@@ -240,3 +242,105 @@ def test_s3_that_is_gone_ends_with_a_sentence(
             run_stages(far(raw, f"s3://{BUCKET}/gone"), ["ingest"])
     finally:
         server.plan = lambda number, method, path: None
+
+
+def test_slices_started_together_far_away(
+    raw: Path, memory: Any, expected: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(locks, "PATIENCE", 30.0)
+    preparation = far(raw, "memory://bucket/data")
+    ingest = stage_makers(preparation)["ingest"]
+    barrier = threading.Barrier(4)
+    outcomes: list[Any] = []
+
+    def work(index: int) -> None:
+        stage = ingest()
+        barrier.wait()
+        outcomes.append(run_slice(stage, TaskSlice(index, 4), quiet=True))
+
+    threads = [threading.Thread(target=work, args=(index,)) for index in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(outcomes) == 4
+    run_stage(ingest(), merge=True, quiet=True)
+    made = far_tree(preparation.documents_directory)
+    assert made == {
+        name.removeprefix("documents/"): data
+        for name, data in expected.items()
+        if name.startswith("documents/")
+    }
+
+
+@pytest.mark.parametrize("kept", [0, 1, 2])
+def test_overwriting_far_away_can_be_cut(
+    raw: Path, memory: Any, monkeypatch: pytest.MonkeyPatch, kept: int
+) -> None:
+    run_stages(far(raw, "memory://bucket/data"), ["ingest"])
+    url = "memory://bucket/data"
+    changed = prepare_config(raw, corpus={"directory": url, "shard_bytes": 2048})
+    left = [kept]
+
+    def cut(removing: Any) -> Any:
+        def remove(path: RemotePath, *arguments: Any, **options: Any) -> None:
+            if ".lock" not in path.parts:
+                if not left[0]:
+                    raise PowerCutError
+                left[0] -= 1
+            removing(path, *arguments, **options)
+
+        return remove
+
+    with monkeypatch.context() as patch:
+        for name in ("unlink", "remove_tree"):
+            patch.setattr(RemotePath, name, cut(getattr(RemotePath, name)))
+        with pytest.raises(PowerCutError):
+            run_stages(changed, ["ingest"], overwrite=True)
+    (outcome,) = run_stages(changed, ["ingest"], overwrite=True)
+    assert outcome.status == "made"
+
+
+def test_records_are_listed_and_not_asked_for_one_by_one(
+    memory: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = to_place("memory://bucket/data")
+    records.write_record(place, "plan", 7, records.Made(()))
+    records.write_record(place, "plan", 900, records.Made(()))
+    requests = []
+    plain = remote.ask
+
+    def counted(*words: Any, **options: Any) -> Any:
+        requests.append(words)
+        return plain(*words, **options)
+
+    monkeypatch.setattr(remote, "ask", counted)
+    assert set(records.read_done(place, "plan", range(0, 1000, 100))) == {900}
+    assert len(requests) <= 4
+    assert records.read_recorded(place) == {7, 900}
+
+
+def test_what_is_uploaded_leaves_nothing_when_it_is_killed(
+    memory: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with atomic_write(to_place("memory://bucket/file")) as file:
+        file.write(b"whole")
+        assert list(tmp_path.iterdir()) == []
+    assert memory.cat_file("/bucket/file") == b"whole"
+
+
+def test_only_a_process_of_the_same_table_is_known_to_be_dead() -> None:
+    import socket
+    import time
+
+    marker = {
+        "host": socket.gethostname(),
+        "pid": 2**30,
+        "processes": locks._process_table(),
+        "shared": False,
+        "alive_at": time.time(),
+    }
+    assert locks._process_table() is not None
+    assert locks._is_dead(marker)
+    assert not locks._is_dead({**marker, "processes": "another container's"})

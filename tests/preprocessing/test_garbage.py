@@ -11,6 +11,7 @@ from corpora import EXAMPLES, make_text, prepare_config, run_stages, tree, write
 from configs.schema import load
 from preprocessing.console import main
 from preprocessing.garbage import UNREFERENCED, find_garbage, remove_garbage
+from preprocessing.locks import BusyError, exclusive
 from preprocessing.settings import Preparation, decode_preparation
 from preprocessing.takedown.request import JOURNAL
 
@@ -273,3 +274,34 @@ def test_a_file_that_cannot_be_removed_is_an_error(
     recipe = corpus.corpus.directory.parent / "recipe.yaml"
     assert main(["status", str(recipe), "--gc", "--delete"]) == 1
     assert "Permission denied" in capsys.readouterr().err
+
+
+def test_what_a_stage_made_since_it_was_found_stays(corpus: Preparation) -> None:
+    documents = corpus.documents_directory
+    path = documents / "train" / "part-00000.arrow"
+    manifest = json.loads((documents / "manifest.json").read_text())
+    kept = manifest["shards"]
+    manifest["shards"] = [one for one in kept if one["name"] != "train/part-00000.arrow"]
+    (documents / "manifest.json").write_text(json.dumps(manifest))
+    found = [one for one in find_garbage([corpus]) if one.what == "orphan shards"]
+    assert [list(one.files) for one in found] == [["train/part-00000.arrow"]]
+    (documents / "manifest.json").write_text(json.dumps({**manifest, "shards": kept}))
+    remove_garbage(found)
+    assert path.exists()
+
+
+def test_a_lock_that_is_removed_while_somebody_waits_is_made_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = fcntl.flock
+
+    def removed_just_before(lock: Any, how: int) -> None:
+        monkeypatch.setattr(fcntl, "flock", plain)
+        (tmp_path / ".lock").unlink()
+        plain(lock, how)
+
+    monkeypatch.setattr(fcntl, "flock", removed_just_before)
+    with exclusive(tmp_path):
+        assert (tmp_path / ".lock").exists()
+        with pytest.raises(BusyError), exclusive(tmp_path):
+            pass

@@ -5,7 +5,10 @@ import random
 import shutil
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from corpora import (
@@ -19,9 +22,10 @@ from corpora import (
 from every_form import Made, differing
 
 from preprocessing import locks
+from preprocessing import stage as stage_module
 from preprocessing.console import main
 from preprocessing.executors.slices import TaskSlice, describe_missing
-from preprocessing.locks import exclusive, shared
+from preprocessing.locks import BusyError, exclusive, shared
 from preprocessing.settings import Preparation
 from preprocessing.stage import Outcome, SliceOutcome, run_slice, run_stage
 from preprocessing.storage import InputError
@@ -176,3 +180,55 @@ def test_command_with_several_stages_goes_on_stage_by_stage(
     assert tree(corpus.corpus.directory) == expected
     with pytest.raises(SystemExit):
         main(["ingest", recipe, "--slice", "0/2", "--merge"])
+
+
+def test_slice_that_meets_a_run_at_its_end_is_up_to_date(
+    corpus: Preparation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(locks, "PATIENCE", 20.0)
+    run_stages(corpus, ["ingest"])
+    finished = corpus.documents_directory.rename(tmp_path / "finished")
+    outcomes: list[Any] = []
+
+    def join() -> None:
+        outcomes.append(run_slice(stage_makers(corpus)["ingest"](), TaskSlice(0, 2), quiet=True))
+
+    thread = threading.Thread(target=join)
+    with exclusive(corpus.documents_directory):
+        thread.start()
+        time.sleep(0.3)
+        shutil.copytree(finished / "train", corpus.documents_directory / "train")
+        shutil.copy(finished / "manifest.json", corpus.documents_directory)
+    thread.join()
+    assert [outcome.status for outcome in outcomes] == ["up to date"]
+
+
+def test_slices_that_refused_each_other_try_again(
+    corpus: Preparation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refusals = [1, 2]
+
+    def unlucky(directory: Path) -> Any:
+        if refusals:
+            refusals.pop()
+            raise BusyError("another one came at the same moment")
+        return exclusive(directory)
+
+    monkeypatch.setattr(stage_module, "exclusive", unlucky)
+    monkeypatch.setattr(locks, "PATIENCE", 20.0)
+    slice_of(corpus, "ingest", "0/2")
+    assert refusals == []
+
+
+def test_merge_replaces_nothing(
+    corpus: Preparation, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_stages(corpus, ["ingest"])
+    before = tree(corpus.documents_directory)
+    words = ["ingest", str(tmp_path / "recipe.yaml"), "--merge", "corpus.shard_bytes=3000"]
+    assert main([*words, "--overwrite"]) == 2
+    assert "give --overwrite to the slices" in capsys.readouterr().err
+    other = prepare_config(tmp_path, corpus={"shard_bytes": 3000})
+    with pytest.raises(InputError, match="made differently"):
+        run_stage(stage_makers(other)["ingest"](), merge=True, overwrite=True, quiet=True)
+    assert tree(corpus.documents_directory) == before

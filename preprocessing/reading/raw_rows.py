@@ -63,17 +63,27 @@ class _Grammar:
         self.delimiter = reading.field_delimiter.encode()
         self.quote = b"" if reading.quote is None else reading.quote.encode()
         delimiter, quote = re.escape(self.delimiter), re.escape(self.quote)
-        field = rb"(?:(?!%b)[^\r\n])*+" % delimiter
-        if len(self.delimiter) == 1:
-            field = rb"[^%b\r\n]*+" % delimiter
+        field = _without(self.delimiter, rb"\r\n")
         if quote:
-            inner = rb"[^%b]*+" % quote if len(self.quote) == 1 else rb"(?s:(?!%b).)*+" % quote
-            closed = rb"%b%b(?:%b%b%b)*+%b" % (quote, inner, quote, quote, inner, quote)
+            inner = _without(self.quote)
+            often = b"*+" if len(self.quote) == 1 else b"*"  # as in _without
+            closed = rb"%b%b(?:%b%b%b)%b%b" % (quote, inner, quote, quote, inner, often, quote)
             field = rb"(?:%b|(?!%b)%b)" % (closed, quote, field)
         self.fields = re.compile(rb"(?:%b%b)*" % (field, delimiter))
         self.row = re.compile(rb"(?:%b%b)*%b(?:\r\n|\n|\r|\Z)" % (field, delimiter, field))
         self.outside = re.compile(rb"%b|\r\n|\n|\r" % delimiter)
         self.inside = re.compile(rb"%b|\r\n|\n|\r" % quote)
+
+
+def _without(mark: bytes, excluded: bytes = b"") -> bytes:
+    """A pattern for bytes up to a mark, or to any of the excluded ones.
+
+    Python before 3.11.5 matches possessive repeats of groups wrongly where it has to go back in
+    them, which this never does.
+    """
+    first, rest = re.escape(mark[:1]), re.escape(mark[1:])
+    run = rb"[^%b%b]*+" % (first, excluded)
+    return rb"%b(?:%b(?!%b)%b)*" % (run, first, rest, run) if rest else run
 
 
 @dataclass

@@ -139,7 +139,7 @@ def test_tokenizer_json_is_adopted(tmp_path: Path) -> None:
 
 def test_vocabulary_that_is_no_good_is_refused(tmp_path: Path) -> None:
     for number, (words, expected) in enumerate(
-        [([*SPECIAL_TOKENS, "a", "b", "a"], "a piece stands there twice"), ([], "0 pieces")]
+        [([*SPECIAL_TOKENS, "a", "b", "a"], "a piece stands there twice"), ([], "holds no pieces")]
     ):
         path = write_vocabulary(tmp_path / str(number) / "vocab.txt", words)
         with pytest.raises(InputError, match=expected):

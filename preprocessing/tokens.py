@@ -60,8 +60,10 @@ class TokenStore:
     def __init__(self, directory: Path, split: str) -> None:
         self.manifest = Manifest.read(directory)
         shards = self.manifest.of(split)
-        self._readers = [open_shard(directory / shard.name) for shard in shards]
-        self._schema = self._readers[0].schema if self._readers else pa.schema([])
+        self._paths = [directory / shard.name for shard in shards]
+        # Not all at once: what an open shard takes would grow with their number.
+        self._reader = lru_cache(maxsize=64)(self._open)
+        self._schema = self._reader(0).schema if shards else pa.schema([])
         self._starts = np.cumsum([0, *(shard.rows for shard in shards)])
         self._batch = lru_cache(maxsize=1024)(self._read_batch)
 
@@ -117,9 +119,12 @@ class TokenStore:
         """The layers of spans that these tokens have."""
         return tuple(layer for layer in ("phrases", "entities") if layer in self._schema.names)
 
+    def _open(self, shard: int) -> pa.ipc.RecordBatchFileReader:
+        return open_shard(self._paths[shard])
+
     def _value(self, column: str, document: int) -> pa.LargeListScalar:
         shard, batch, row = self._place(document)
-        return self._readers[shard].get_batch(batch).column(column)[row]
+        return self._reader(shard).get_batch(batch).column(column)[row]
 
     def _locate(self, document: int) -> tuple[tuple[Ragged, Ragged], int]:
         shard, batch, row = self._place(document)
@@ -131,5 +136,5 @@ class TokenStore:
         return shard, batch, row
 
     def _read_batch(self, shard: int, index: int) -> tuple[Ragged, Ragged]:
-        batch = self._readers[shard].get_batch(index)
+        batch = self._reader(shard).get_batch(index)
         return Ragged(batch.column("ids")), Ragged(batch.column("sentence_lengths"))

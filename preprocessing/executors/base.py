@@ -7,6 +7,7 @@ once. The results never depend on the crew.
 
 from __future__ import annotations
 
+import ctypes
 import heapq
 import pickle
 import sys
@@ -35,6 +36,13 @@ def use_system_memory() -> None:
     Its own allocators keep what is freed, so that a worker's memory grows with what it has done.
     """
     pa.set_memory_pool(pa.system_memory_pool())
+
+
+def return_free_memory() -> None:
+    """Give what ``malloc`` holds and nobody uses back to the system, where the C library can."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
 
 
 class Executor(Protocol):
@@ -80,6 +88,8 @@ def attempt(function: Callable[[Any], Any], task: Any) -> Success | Failure:
         else:
             error.add_note("in a worker:\n" + redact(traceback.format_exc()).rstrip())
         return Failure(error)
+    finally:
+        return_free_memory()
 
 
 class Crew(Protocol):

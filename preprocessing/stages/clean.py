@@ -34,7 +34,7 @@ from preprocessing.stage import DigestedInputs, Made
 from preprocessing.storage import InputError, Manifest, file_digest, manifest_digest, write_shard
 from preprocessing.takedown.ledger import LEDGER, leave_out, ledger_input, taken_down
 
-_BYTES_AT_ONCE = 1 << 23
+_BYTES_AT_ONCE = 1 << 19
 
 
 @dataclass(frozen=True)

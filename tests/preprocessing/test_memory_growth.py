@@ -36,7 +36,7 @@ def write_recipe(folder: Path, text: Path) -> Path:
             "vocab_size": 8000,
             # What a trainer holds follows from the distinct words of so much text, and a sample
             # of a larger corpus has more of them.
-            "max_training_bytes": 10**6,
+            "max_training_bytes": 5 * 10**5,
         },
         "examples": {
             "blocks": {

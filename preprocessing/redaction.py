@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import os
 import re
+from typing import Any
 
 HIDDEN = "***"
 
 _SECRET_NAME = (
-    r"(?:[\w.-]*(?:secret|passw(?:or)?d|passwd|token|credential|signature|api[_-]?key"
+    # "tokenizer" and "tokens" are words of this trade
+    r"(?:[\w.-]*(?:secret|passw(?:or)?d|passwd|token(?!iz|s)|credential|signature|api[_-]?key"
     r"|access[_-]?key|account[_-]?key|private[_-]?key|authorization|connection_string)[\w.-]*"
     r"|sig|key|pwd|auth|awsaccesskeyid|googleaccessid)"
 )
@@ -64,7 +66,7 @@ def _hide_assigned(match: re.Match[str]) -> str:
     return f"{match['name'] or match['bare']}{HIDDEN}"
 
 
-def redact_values(value: object) -> object:
+def redact_values(value: Any) -> Any:
     """Plain values, as a configuration holds them, with every string redacted."""
     if isinstance(value, str):
         return redact(value)

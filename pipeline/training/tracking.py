@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.sections import TrackingConfig
+from preprocessing.redaction import redact, redact_values
 from preprocessing.storage import InputError, atomic_write
 
 METRICS_FILE = "metrics.jsonl"
@@ -152,7 +153,7 @@ def environment() -> dict[str, Any]:
         "cores": os.cpu_count(),
         "versions": versions(),
         "revision": _revision(),
-        "command": shlex.join(sys.argv[1:]),
+        "command": redact(shlex.join(sys.argv[1:])),
     }
 
 
@@ -211,7 +212,7 @@ def _start_wandb(
             resume="allow",
             mode=mode,
             dir=str(directory),
-            config=dict(configuration),
+            config=redact_values(dict(configuration)),
             settings=wandb.Settings(silent=True, console="off"),
         )
     except wandb.errors.Error as error:

@@ -55,6 +55,8 @@ def test_secrets_are_hidden(text: str, expected: str | None) -> None:
         "an override reads key.path=value",
         "tokenizer.vocab_size: 200 then, 300 now",
         "[MASK] tokens: 12; max_tokens 512",
+        "set tokenizer.path=voc and tokenizer.vocab_size=300, num_tokens = 5",
+        '{"tokenizer": "abc", "max_tokens": 5}',
         "mail to ann@example.org",
         "/data/token/part-00000.arrow",
         "s3://bucket/key/part-00000.arrow",

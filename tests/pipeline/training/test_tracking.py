@@ -11,7 +11,7 @@ import pytest
 from small_run import Job, records, run_job
 
 from pipeline.sections import TrackingConfig
-from pipeline.training.tracking import Tracker, read_metrics
+from pipeline.training.tracking import Tracker, environment, read_metrics
 from preprocessing.storage import InputError
 
 NO_TENSORS: dict[str, dict[str, float]] = {"trust_ratio": {}, "weight_norm": {}, "update_norm": {}}
@@ -142,3 +142,26 @@ def test_training_tells_of_every_tensor_that_lamb_moves(recipe: Path, tmp_path: 
     for name, ratio in last["trust_ratio"].items():
         assert ratio == pytest.approx(last["weight_norm"][name] / last["update_norm"][name])
     assert records(tmp_path / "adamw", "tensors") == []
+
+
+def test_no_credential_of_a_configuration_reaches_wandb(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wandb = pytest.importorskip("wandb")
+    given: dict[str, Any] = {}
+
+    class Noted:
+        def finish(self) -> None:
+            pass
+
+    def note(**settings: Any) -> Noted:
+        given.update(settings)
+        return Noted()
+
+    monkeypatch.setattr(wandb, "init", note)
+    monkeypatch.setattr("sys.argv", ["train", "corpus.inputs=[s3://key:hush@bucket/a]"])
+    configuration = {"corpus": {"inputs": ["https://ann:hush@host/a.txt"], "workers": 2}}
+    settings = TrackingConfig(mode="offline")
+    Tracker(tmp_path, settings, run_id="x", configuration=configuration, first_step=0).close()
+    assert given["config"] == {"corpus": {"inputs": ["https://***@host/a.txt"], "workers": 2}}
+    assert environment()["command"] == "'corpus.inputs=[s3://***@bucket/a]'"

@@ -4,6 +4,7 @@ The reference sees the gradients that DeepSpeed averaged, read through DeepSpeed
 and not through the layout under test, and holds every tensor whole.
 """
 
+import math
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -206,6 +207,7 @@ class Run:
             assert set(ratios) == set(self.reference.ratios), set(ratios) ^ set(
                 self.reference.ratios
             )
+            assert not any(map(math.isnan, ratios.values())), ratios
             errors = [abs(ratios[n] / e - 1) for n, e in self.reference.ratios.items()]
             self.worst_ratio = max(self.worst_ratio, *errors)
             steps = self.optimizer.tensor_steps()
@@ -259,6 +261,8 @@ def run_cases(world_size: int, directory: Path, cases: list[Case]) -> dict[str, 
 
 
 def _work(directory: Path, cases: list[Case]) -> None:
+    # Uninitialised memory is filled with NaN: who reads DeepSpeed's padding does so every time.
+    torch.use_deterministic_algorithms(True, warn_only=True)
     outcomes = {}
     for case in cases:
         blocks.BLOCK, blocks.ALL_CRUMBS, blocks.COMPILED = PATHS[case.path]

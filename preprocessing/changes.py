@@ -9,25 +9,22 @@ from typing import Any
 from preprocessing.storage import Manifest
 
 
-def differences(
-    manifest: Manifest, configuration: Any, inputs: Mapping[str, str] | None
-) -> list[str]:
+def differences(manifest: Manifest, configuration: Any, inputs: Mapping[str, str]) -> list[str]:
     """What a manifest was made with, against what is asked for now: a sentence a key."""
     changes = [
         f"{path}: {_show(old)} then, {_show(new)} now"
         for path, old, new in _compare("", manifest.configuration, configuration)
     ]
-    if inputs is not None:
-        for name in sorted({*manifest.inputs, *inputs}):
-            if manifest.inputs.get(name) != inputs.get(name):
-                what = (
-                    "is new"
-                    if name not in manifest.inputs
-                    else "is gone"
-                    if name not in inputs
-                    else "has changed"
-                )
-                changes.append(f"the input {name} {what}")
+    for name in sorted({*manifest.inputs, *inputs}):
+        if manifest.inputs.get(name) != inputs.get(name):
+            what = (
+                "is new"
+                if name not in manifest.inputs
+                else "is gone"
+                if name not in inputs
+                else "has changed"
+            )
+            changes.append(f"the input {name} {what}")
     return changes
 
 

@@ -112,12 +112,28 @@ class Rejected:
     detail: str
     id: str | None = None
 
+    def line(self) -> str:
+        """The row as the log has it."""
+        plain = {
+            "reason": self.reason,
+            "source": self.source,
+            "offset": self.offset,
+            "detail": self.detail,
+        }
+        plain |= {"id": self.id} if self.id else {}
+        return json.dumps(plain, ensure_ascii=False) + "\n"
+
+
+def log_name(split: str, number: int) -> str:
+    """Where the reject log of a shard lies below its stage's directory."""
+    return f"rejects/{split}-{number:05d}.jsonl"
+
 
 class RejectLog:
     """The reject log of one task, written as it grows; no file where nothing was rejected."""
 
     def __init__(self, directory: Path, split: str, number: int) -> None:
-        self._path = directory / "rejects" / f"{split}-{number:05d}.jsonl"
+        self._path = directory / log_name(split, number)
         self._open = contextlib.ExitStack()
         self._file: HashingFile | None = None
         self._lines: list[str] = []
@@ -127,14 +143,7 @@ class RejectLog:
 
     def add(self, row: Rejected) -> None:
         """Append a row."""
-        plain = {
-            "reason": row.reason,
-            "source": row.source,
-            "offset": row.offset,
-            "detail": row.detail,
-        }
-        plain |= {"id": row.id} if row.id else {}
-        self._lines.append(json.dumps(plain, ensure_ascii=False) + "\n")
+        self._lines.append(row.line())
         if len(self._lines) == 1024:
             self._write()
 

@@ -35,6 +35,11 @@ _TRANSIENT = frozenset(
 )
 
 
+def is_disk_full(error: BaseException) -> bool:
+    """Whether the disk, or the share of it that this user has, is full."""
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
 def is_transient(error: BaseException) -> bool:
     """Whether to try again makes sense: the network's fault or a lost worker, never the data's."""
     if isinstance(error, UnreachableError | WorkerLostError | TimeoutError | ConnectionError):

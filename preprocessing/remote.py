@@ -20,7 +20,7 @@ from typing import Any, BinaryIO, TypeVar
 import fsspec
 from fsspec.core import split_protocol, url_to_fs
 
-from preprocessing.errors import InputError, UnreachableError
+from preprocessing.errors import InputError, UnreachableError, is_disk_full
 from preprocessing.redaction import redact
 
 Result = TypeVar("Result")
@@ -48,7 +48,6 @@ _CERTAIN = (
     ValueError,
 )
 """Errors that would be the same once more."""
-_DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 _PASSING_CLIENT_ERRORS = (408, 425, 429)
 _NOT_THERE = (404, 410)
 
@@ -78,9 +77,7 @@ def ask(
             error = _cause(raised)
             if isinstance(error, FileNotFoundError):
                 raise FileNotFoundError(errno.ENOENT, "no such file", redact(url)) from None
-            if isinstance(error, _CERTAIN):
-                raise
-            if isinstance(error, OSError) and error.errno in _DISK_FULL:
+            if isinstance(error, _CERTAIN) or is_disk_full(error):
                 raise
             status = getattr(error, "status", None)
             refused = isinstance(status, int) and 400 <= status < 500

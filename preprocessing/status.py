@@ -10,7 +10,7 @@ damaged      what is there cannot be read
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -96,7 +96,7 @@ def stage_states(preparation: Preparation) -> list[StageStatus]:
     return states
 
 
-def _state(name: str, directory: Path, make: Any) -> StageStatus:
+def _state(name: str, directory: Path, make: Callable[[], Stage]) -> StageStatus:
     if not (directory / MANIFEST).exists():
         if records.read_plan(directory) is None:
             return StageStatus(name, directory, "missing")
@@ -105,7 +105,7 @@ def _state(name: str, directory: Path, make: Any) -> StageStatus:
         manifest = Manifest.read(directory)
     except InputError as error:
         return StageStatus(name, directory, "damaged", (str(error),))
-    stage: Stage = make()
+    stage = make()
     changes = differences(manifest, configuration_of(stage), stage.changed_inputs(manifest.inputs))
     totals = manifest.totals()
     figures = {"rows": totals["rows"], "bytes": totals["bytes"]}
@@ -123,13 +123,19 @@ def _unfinished(name: str, directory: Path, stage: Stage) -> StageStatus:
         reason = "what is recorded belongs to another configuration, or to other inputs"
         return StageStatus(name, directory, "stale", (reason,))
     tasks = len(stage.plan())
-    done = len(records.read_done(directory, plan, range(tasks)))
+    made = records.read_done(directory, plan, range(tasks))
+    reasons = [f"{len(made)} of {tasks} tasks are recorded"]
+    if made and len(made) == tasks:
+        try:
+            stage.finish(list(made.values()))
+        except InputError as error:  # which the next run would end with
+            reasons.append(str(error))
     return StageStatus(
         name,
         directory,
         "unfinished",
-        (f"{done} of {tasks} tasks are recorded",),
-        tasks_done=done,
+        tuple(reasons),
+        tasks_done=len(made),
         tasks=tasks,
     )
 

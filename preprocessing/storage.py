@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import errno
 import hashlib
 import json
 import os
@@ -33,6 +32,7 @@ import pyarrow as pa
 
 from configs.schema import digest
 from preprocessing.errors import InputError as InputError
+from preprocessing.errors import is_disk_full
 from preprocessing.places import RemotePath
 
 MANIFEST = "manifest.json"
@@ -40,7 +40,6 @@ LOCK = ".lock"
 """What a writer holds while it works, in the directory it works on."""
 MANIFEST_VERSION = 2
 _TEMPORARY = ".writing"
-_DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 # -- whole or absent -----------------------------------------------------------------------------
@@ -129,7 +128,7 @@ def atomic_write(path: Path) -> Iterator[HashingFile]:
     except BaseException as error:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.errno in _DISK_FULL:
+        if is_disk_full(error):
             raise InputError(
                 f"{folder}: the disk is full; free some space and start again: "
                 "what is finished is kept"
@@ -196,6 +195,11 @@ class Shard:
     def split(self) -> str:
         """``train`` or the name of a validation set."""
         return self.name.rpartition("/")[0]
+
+    @property
+    def number(self) -> int:
+        """Which one of its split, as :func:`shard_name` was given it."""
+        return int(self.name.rpartition("-")[2].partition(".")[0])
 
 
 def shard_name(split: str, number: int) -> str:

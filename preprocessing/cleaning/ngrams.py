@@ -39,6 +39,25 @@ def _table_size(entries: int) -> int:
     return size
 
 
+@compiled(numba.uint64(_UINT64, numba.uint64, numba.uint64))
+def _slot(table: NDArray[np.uint64], last: np.uint64, key: np.uint64) -> np.uint64:
+    """Where a key stands in a table whose last slot is ``last``, else the free slot for it."""
+    slot = key & last
+    while table[slot] != 0 and table[slot] != key:
+        slot = (slot + np.uint64(1)) & last
+    return slot
+
+
+@compiled(numba.int64(PLACES, _BOOL))
+def _longest(offsets: NDArray[np.int64], active: NDArray[np.bool_]) -> int:
+    """The number of items in the longest of the active texts."""
+    longest = 0
+    for text in range(len(active)):
+        if active[text]:
+            longest = max(longest, offsets[text + 1] - offsets[text])
+    return longest
+
+
 @compiled(numba.uint64[::1](BYTES, PLACES, PLACES))
 def hash_spans(
     data: NDArray[np.uint8], starts: NDArray[np.int64], ends: NDArray[np.int64]
@@ -93,11 +112,7 @@ def duplicate_ngrams(
     """
     grams = ngram_hashes(hashes, offsets, n)
     sums = np.zeros(len(offsets) - 1, np.int64)
-    longest = 0
-    for text in range(len(sums)):
-        if active[text]:
-            longest = max(longest, offsets[text + 1] - offsets[text])
-    table = np.empty(_table_size(longest), np.uint64)
+    table = np.empty(_table_size(_longest(offsets, active)), np.uint64)
     for text in range(len(sums)):
         start, stop = offsets[text], offsets[text + 1]
         if not active[text] or stop - start <= n:
@@ -107,9 +122,7 @@ def duplicate_ngrams(
         covered = start
         for index in range(start, stop - n + 1):
             gram = grams[index]
-            slot = gram & np.uint64(size - 1)
-            while table[slot] != 0 and table[slot] != gram:
-                slot = (slot + np.uint64(1)) & np.uint64(size - 1)
+            slot = _slot(table, np.uint64(size - 1), gram)
             if table[slot] == gram:
                 for item in range(max(covered, index), index + n):
                     sums[text] += lengths[item]
@@ -133,11 +146,7 @@ def top_ngram(
     """
     grams = ngram_hashes(hashes, offsets, n)
     sums = np.zeros(len(offsets) - 1, np.int64)
-    most = 0
-    for text in range(len(sums)):
-        if active[text]:
-            most = max(most, offsets[text + 1] - offsets[text])
-    table = np.empty(_table_size(most), np.uint64)
+    table = np.empty(_table_size(_longest(offsets, active)), np.uint64)
     counts = np.empty(len(table), np.int32)
     for text in range(len(sums)):
         start, stop = offsets[text], offsets[text + 1]
@@ -152,9 +161,7 @@ def top_ngram(
         for index in range(start, stop - n + 1):
             length += lengths[index + n - 1]
             gram = grams[index]
-            slot = gram & np.uint64(size - 1)
-            while table[slot] != 0 and table[slot] != gram:
-                slot = (slot + np.uint64(1)) & np.uint64(size - 1)
+            slot = _slot(table, np.uint64(size - 1), gram)
             table[slot] = gram
             counts[slot] += 1
             if counts[slot] > best_count or (
@@ -177,10 +184,7 @@ def hash_table(keys: NDArray[np.uint64]) -> NDArray[np.uint64]:
     table = np.zeros(_table_size(len(keys)), np.uint64)
     last = np.uint64(len(table) - 1)
     for key in keys:
-        slot = key & last
-        while table[slot] != 0 and table[slot] != key:
-            slot = (slot + np.uint64(1)) & last
-        table[slot] = key
+        table[_slot(table, last, key)] = key
     return table
 
 
@@ -191,9 +195,5 @@ def found_in(keys: NDArray[np.uint64], table: NDArray[np.uint64]) -> NDArray[np.
     last = np.uint64(len(table) - 1)
     for index in range(len(keys)):
         key = keys[index]
-        if key != 0:
-            slot = key & last
-            while table[slot] != 0 and table[slot] != key:
-                slot = (slot + np.uint64(1)) & last
-            found[index] = table[slot] == key
+        found[index] = key != 0 and table[_slot(table, last, key)] == key
     return found

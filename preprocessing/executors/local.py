@@ -29,6 +29,7 @@ from preprocessing.executors.base import (
     Task,
     attempt,
     drive,
+    return_free_memory,
     use_system_memory,
 )
 from preprocessing.redaction import redact
@@ -78,6 +79,8 @@ class LocalExecutor:
                     time.sleep(counts.pause(index, error))
                 else:
                     break
+                finally:
+                    return_free_memory()
             yield index, result
 
     def close(self) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from configs.schema import find, load
 from preprocessing.places import RemotePath, to_place
@@ -301,8 +302,6 @@ def read_rows(output: Output, selection: Selection) -> Iterator[Row]:
 
 def matching(output: Output, batch: pa.RecordBatch, selection: Selection) -> list[int]:
     """The places in a batch that the selection asks for, whatever ``rows`` says."""
-    import pyarrow.compute as pc
-
     places = list(range(batch.num_rows))
     if selection.id is not None:
         if "id" not in batch.schema.names:

@@ -197,7 +197,7 @@ def _gather_documents(statistics: Statistics, batches: Iterable[pa.RecordBatch])
 def _gather_tokens(statistics: Statistics, batches: Iterable[pa.RecordBatch]) -> None:
     documents = Histogram.doubling("tokens a document")
     sentences = Histogram.doubling("tokens a sentence")
-    words = layers = 0
+    words = 0
     spans: dict[str, int] = {}
     for batch in batches:
         documents.add(np.diff(np.asarray(batch.column("ids").offsets)))
@@ -206,7 +206,6 @@ def _gather_tokens(statistics: Statistics, batches: Iterable[pa.RecordBatch]) ->
         for name in ("phrases", "entities"):
             if name in batch.schema.names:
                 spans[name] = spans.get(name, 0) + len(batch.column(name).flatten())
-                layers += 1
     statistics.histograms = [documents, sentences]
     statistics.figures = {
         "documents": documents.num_values,

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from preprocessing.documents import (
@@ -30,7 +30,7 @@ from preprocessing.duplicates.records import binary_rows
 from preprocessing.settings import Preparation
 from preprocessing.stage import DigestedInputs, Made
 from preprocessing.stages.matches import Ranking, heldout_shares
-from preprocessing.stages.signatures import repeats
+from preprocessing.stages.signatures import read_ids, repeats
 from preprocessing.storage import (
     InputError,
     Manifest,
@@ -133,9 +133,13 @@ class Deduplicate(DigestedInputs):
 
 def deal(task: Task) -> Made:
     """Write one shard a split from one shard of documents, and the log of what went."""
-    drops = _read_drops(task)
+    ids = read_ids(task.source)
+    drops = _read_drops(task, ids)
     splits = (*task.ranking.heldout, task.split)  # a place of -1 is the last one
-    assignment = _assign(task)
+    if task.split == "train":
+        assignment = task.ranking.split_draws(ids[:, 0])
+    else:
+        assignment = np.full(len(ids), -1, np.int16)
     assignment[drops.rows] = len(splits)
     shards = []
     for place in np.unique(assignment[assignment < len(splits)]).tolist():
@@ -148,9 +152,7 @@ def deal(task: Task) -> Made:
                 start += batch.num_rows
                 if chosen.any():
                     part = batch.filter(pa.array(chosen))
-                    characters += pa.compute.sum(
-                        pa.compute.utf8_length(part.column("text"))
-                    ).as_py()
+                    characters += pc.sum(pc.utf8_length(part.column("text"))).as_py()
                     documents.write(part)
             shards.append(writer.finish(name, {"characters": characters}))
     reasons: Counter[str] = Counter()
@@ -161,23 +163,10 @@ def deal(task: Task) -> Made:
     return Made(tuple(shards), dict(reasons))
 
 
-def _assign(task: Task) -> NDArray[np.int16]:
-    """The split of every document, as a place in ``heldout``; -1 for the shard's own."""
-    parts = [
-        task.ranking.split_draws(binary_rows(batch.column("id"), "<u8")[:, 0])
-        if task.split == "train"
-        else np.full(batch.num_rows, -1, np.int16)
-        for batch in read_batches(task.source)
-    ]
-    return np.concatenate([np.zeros(0, np.int16), *parts])
-
-
-def _read_drops(task: Task) -> Drops:
-    """What the matches and the shard itself say, one row a document."""
-    ids = [binary_rows(batch.column("id"), "<u8") for batch in read_batches(task.source)]
-    own = np.concatenate([np.zeros((0, 2), np.uint64), *ids])
-    again = np.flatnonzero(repeats(task.source))
-    rows, kept, values = [again], [own[again]], [np.ones(len(again), np.float64)]
+def _read_drops(task: Task, ids: NDArray[np.uint64]) -> Drops:
+    """What the matches and the shard's own ``ids`` say, one row a document."""
+    again = np.flatnonzero(repeats(ids))
+    rows, kept, values = [again], [ids[again]], [np.ones(len(again), np.float64)]
     for path in task.drops:
         reader = open_shard(path)
         for index in range(reader.num_record_batches):
@@ -190,7 +179,7 @@ def _read_drops(task: Task) -> Drops:
             values.append(np.array(part.column("similarity").to_numpy()))
     row, other, value = np.concatenate(rows), np.concatenate(kept), np.concatenate(values)
     # Of several documents that one repeats, its own copy is named, then the most similar one.
-    near = (own[row] != other).any(axis=1)
+    near = (ids[row] != other).any(axis=1)
     order = np.lexsort((other[:, 1], other[:, 0], -value, near, row))
     row, first = np.unique(row[order], return_index=True)
     chosen = order[first]

@@ -103,7 +103,7 @@ class Signatures(DigestedInputs):
 
 def sign(task: Task) -> Made:
     """Write the records of one shard of documents."""
-    distinct = ~repeats(task.source)
+    distinct = ~repeats(read_ids(task.source))
     near = task.near
     names = [shard_name(kind, task.number) for kind in ("ids", "bands", "signatures")]
     with contextlib.ExitStack() as stack:
@@ -143,12 +143,16 @@ def sign(task: Task) -> Made:
     return Made(tuple(shards))
 
 
-def repeats(path: Path) -> NDArray[np.bool_]:
-    """Which documents ``[rows]`` of a shard have the id of an earlier one in it."""
+def read_ids(path: Path) -> NDArray[np.uint64]:
+    """The two halves ``[rows, 2]`` of the ids of a document shard."""
     parts = [binary_rows(batch.column("id"), "<u8") for batch in read_batches(path)]
-    halves = np.concatenate([np.zeros((0, 2), np.uint64), *parts])
-    order = np.lexsort((halves[:, 1], halves[:, 0]))  # stable: the first one stays first
-    ascending = halves[order]
-    later = np.zeros(len(halves), np.bool_)
+    return np.concatenate([np.zeros((0, 2), np.uint64), *parts])
+
+
+def repeats(ids: NDArray[np.uint64]) -> NDArray[np.bool_]:
+    """Which ids ``[rows, 2]`` equal an earlier one among them."""
+    order = np.lexsort((ids[:, 1], ids[:, 0]))  # stable: the first one stays first
+    ascending = ids[order]
+    later = np.zeros(len(ids), np.bool_)
     later[order[1:]] = (ascending[1:] == ascending[:-1]).all(axis=1)
     return later

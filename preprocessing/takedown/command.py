@@ -45,7 +45,7 @@ def run_takedown_command(arguments: argparse.Namespace) -> dict[str, Any]:
     changes = [word for word in arguments.overrides if "=" in word]
     corpus = decode_preparation(load(arguments.config, changes)).corpus.directory
     if arguments.ids_file:
-        ids += arguments.ids_file.read_text(encoding="utf-8").split()
+        ids += _read_ids(arguments.ids_file)
     if (arguments.source is None) != (arguments.offset is None):
         raise InputError("--source and --offset name a place together; give both")
     places = [(arguments.source, arguments.offset)] if arguments.source is not None else []
@@ -67,3 +67,12 @@ def run_takedown_command(arguments: argparse.Namespace) -> dict[str, Any]:
         "rewritten": {str(directory): count for directory, count in done.rewritten.items()},
         "removed": [str(directory) for directory in done.removed],
     }
+
+
+def _read_ids(path: Path) -> list[str]:
+    try:
+        return path.read_text(encoding="utf-8").split()
+    except OSError as error:
+        raise InputError(f"--ids-file {path}: cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise InputError(f"--ids-file {path}: not UTF-8; give a text with one id a line") from None

@@ -23,7 +23,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from preprocessing.documents import ROWS_PER_BATCH, DocumentWriter, read_batches
+from preprocessing.documents import (
+    ROWS_PER_BATCH,
+    DocumentWriter,
+    Rejected,
+    log_name,
+    read_batches,
+)
 from preprocessing.places import RemotePath
 from preprocessing.storage import (
     MANIFEST,
@@ -72,7 +78,7 @@ class Journal:
         """The journal of a takedown that was cut off, if there is one."""
         if not path.exists():
             return None
-        plain = json.loads(path.read_text())
+        plain = json.loads(path.read_text(encoding="utf-8"))
         plain["entries"] = [Entry(**one) for one in plain["entries"]]
         plain["rows"] = {int(shard): rows for shard, rows in plain["rows"].items()}
         return Journal(**plain)
@@ -209,11 +215,6 @@ def count_tokens(unknown_id: int | None) -> Count:
     return count
 
 
-def log_path(split: str, number: int) -> str:
-    """Where the reject log of a shard lies."""
-    return f"rejects/{split}-{number:05d}.jsonl"
-
-
 def log_removed(
     staged: Path,
     directory: Path,
@@ -223,23 +224,16 @@ def log_removed(
     """Stage the logs of the shards concerned, with what was taken down at their ends."""
     lines: dict[str, list[str]] = {}
     for shard, rows in gone:
-        number = int(shard.name.rpartition("-")[2].partition(".")[0])
-        own = lines.setdefault(log_path(shard.split, number), [])
+        own = lines.setdefault(log_name(shard.split, shard.number), [])
         for row in rows.select(["id", "source", "offset"]).to_pylist():
             identity = row["id"].hex()
-            plain = {
-                "reason": "taken_down",
-                "source": row["source"],
-                "offset": row["offset"],
-                "detail": reasons[identity],
-                "id": identity,
-            }
-            own.append(json.dumps(plain, ensure_ascii=False) + "\n")
+            place = row["source"], row["offset"]
+            own.append(Rejected("taken_down", *place, reasons[identity], identity).line())
     for name, own in lines.items():
         path = directory / name
-        before = path.read_text(encoding="utf-8") if path.exists() else ""
+        before = path.read_bytes() if path.exists() else b""
         with atomic_write(staged / name) as file:
-            file.write((before + "".join(own)).encode())
+            file.write(before + "".join(own).encode())
 
 
 def forget_rejects(

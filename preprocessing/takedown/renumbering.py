@@ -35,11 +35,10 @@ def without_records(
     """
     shards = []
     for shard in manifest.shards:
-        number = int(shard.name.rpartition("-")[2].partition(".")[0])
         if shard.split == "drops":
             shards.append(_without_drops(staged, directory, shard, rows))
-        elif number in rows:
-            shards.append(_without_rows(staged, directory, shard, rows[number]))
+        elif shard.number in rows:
+            shards.append(_without_rows(staged, directory, shard, rows[shard.number]))
         else:
             shards.append(shard)
     return replace(manifest, shards=tuple(shards))

@@ -63,9 +63,15 @@ ResumeClass = Literal["frozen", "recorded", "free"]
 """What a changed key means to a resumed run: refused, logged as a change, or of no consequence."""
 
 
-def setting(default: Any = dataclasses.MISSING, *, resume: ResumeClass = "frozen") -> Any:
-    """A field of a :func:`config` class with its resume class (``frozen`` where none is said)."""
-    metadata = {"resume": resume}
+def setting(
+    default: Any = dataclasses.MISSING, *, resume: ResumeClass = "frozen", added: bool = False
+) -> Any:
+    """A field of a :func:`config` class with its resume class (``frozen`` where none is said).
+
+    One that was ``added`` to a class whose digests name what is on disks is not mentioned by
+    :func:`to_plain` while it holds its default, so that what was made before is found again.
+    """
+    metadata = {"resume": resume, "added": added}
     if isinstance(default, dict):
         return dataclasses.field(default_factory=lambda: dict(default), metadata=metadata)
     return dataclasses.field(default=default, metadata=metadata)
@@ -181,7 +187,22 @@ def decode_sections(document: Document, kinds: Mapping[str, Any]) -> dict[str, A
 
 def to_plain(value: Any) -> Any:
     """A decoded configuration back as plain JSON-like values, defaults spelled out."""
-    return to_jsonable_python(value)
+    return to_jsonable_python(_without_additions(value))
+
+
+def _without_additions(value: Any) -> Any:
+    """Configurations as mappings, without added fields that hold their defaults."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {
+            field.name: _without_additions(getattr(value, field.name))
+            for field in dataclasses.fields(value)
+            if not (field.metadata.get("added") and getattr(value, field.name) == field.default)
+        }
+    if isinstance(value, Mapping):
+        return {key: _without_additions(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_additions(item) for item in value]
+    return value
 
 
 def digest(value: Any) -> str:

@@ -6,12 +6,16 @@ their row from 1; 0 is padding. Attention never crosses sequences, and positions
     ids           [CLS] a b [SEP]  [CLS] c [SEP]  [PAD]
     sequence_ids      1 1 1     1      2 2     2      0
     positions         0 1 2     3      0 1     2      0
+
+An encoder-decoder's batch has a second one inside, its ``decoder``: the sequence 1 of a decoder's
+row belongs to the sequence 1 of the row.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import TypeAlias
 
 import torch
 from jaxtyping import Int
@@ -19,6 +23,9 @@ from torch import Tensor
 
 IGNORED = -100
 """The label of a padded target: no loss, no count."""
+
+Memory: TypeAlias = Mapping[str, Tensor]
+"""What a model carries from one micro-batch of a stream to the next, ``[rows, ...]`` each."""
 
 
 @dataclass(frozen=True)
@@ -28,17 +35,20 @@ class Targets:
     Attributes:
         indices: positions in the flattened ``[rows * length]`` micro-batch (0 where padded).
         labels: the class or token id that belongs there; ``IGNORED`` where padded.
+        extra: what else an objective or a head wants to know of each target, by name; columns
+            named ``*_place`` are positions as ``indices`` are.
+        of_decoder: whether the positions are the decoder's.
     """
 
     indices: Int[Tensor, " targets"]
     labels: Int[Tensor, " targets"]
+    extra: Mapping[str, Tensor] = field(default_factory=dict)
+    of_decoder: bool = False
 
-    def to(self, device: torch.device, *, non_blocking: bool = False) -> Targets:
-        """The same targets on another device."""
-        return Targets(
-            self.indices.to(device, non_blocking=non_blocking),
-            self.labels.to(device, non_blocking=non_blocking),
-        )
+    def map(self, change: Callable[[Tensor], Tensor]) -> Targets:
+        """The same targets with every tensor changed."""
+        extra = {name: change(values) for name, values in self.extra.items()}
+        return replace(self, indices=change(self.indices), labels=change(self.labels), extra=extra)
 
 
 @dataclass(frozen=True)
@@ -52,6 +62,9 @@ class Batch:
         segment_ids: 0 for the first segment of a pair, 1 for the second, 0 where padded.
         targets: by the name of the objective that predicts them (``masked_lm``,
             ``next_sentence``).
+        channels: what else a model wants to know of each token, by name.
+        decoder: what its decoder sees.
+        memory: what the model kept of the micro-batch before, where it carries something.
     """
 
     ids: Int[Tensor, "rows length"]
@@ -59,39 +72,85 @@ class Batch:
     positions: Int[Tensor, "rows length"]
     segment_ids: Int[Tensor, "rows length"]
     targets: Mapping[str, Targets] = field(default_factory=dict)
+    channels: Mapping[str, Int[Tensor, "rows length"]] = field(default_factory=dict)
+    decoder: Batch | None = None
+    memory: Memory | None = None
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        """The same batch with every tensor changed."""
+        return Batch(
+            ids=change(self.ids),
+            sequence_ids=change(self.sequence_ids),
+            positions=change(self.positions),
+            segment_ids=change(self.segment_ids),
+            targets={name: targets.map(change) for name, targets in self.targets.items()},
+            channels={name: change(values) for name, values in self.channels.items()},
+            decoder=self.decoder.map(change) if self.decoder is not None else None,
+            memory=None
+            if self.memory is None
+            else {name: change(values) for name, values in self.memory.items()},
+        )
 
     def to(self, device: torch.device, *, non_blocking: bool = False) -> Batch:
         """The same batch on another device."""
-        return Batch(
-            ids=self.ids.to(device, non_blocking=non_blocking),
-            sequence_ids=self.sequence_ids.to(device, non_blocking=non_blocking),
-            positions=self.positions.to(device, non_blocking=non_blocking),
-            segment_ids=self.segment_ids.to(device, non_blocking=non_blocking),
-            targets={
-                name: targets.to(device, non_blocking=non_blocking)
-                for name, targets in self.targets.items()
-            },
-        )
+        return self.map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
 
     def pin_memory(self) -> Batch:
         """The same batch in page-locked memory, for copies to a GPU that do not wait."""
-        return Batch(
-            ids=self.ids.pin_memory(),
-            sequence_ids=self.sequence_ids.pin_memory(),
-            positions=self.positions.pin_memory(),
-            segment_ids=self.segment_ids.pin_memory(),
-            targets={
-                name: Targets(targets.indices.pin_memory(), targets.labels.pin_memory())
-                for name, targets in self.targets.items()
-            },
-        )
+        return self.map(Tensor.pin_memory)
 
     def weightless(self) -> Batch:
         """The same shapes with nothing to predict: what a rank without work computes."""
         return replace(
             self,
             targets={
-                name: Targets(targets.indices, torch.full_like(targets.labels, IGNORED))
+                name: replace(targets, labels=torch.full_like(targets.labels, IGNORED))
                 for name, targets in self.targets.items()
             },
         )
+
+    def named(self) -> dict[str, Tensor]:
+        """Every tensor by its name: ``ids``, ``targets/masked_lm/labels``, ``decoder/ids``, ..."""
+        named = {name: getattr(self, name) for name in _PER_TOKEN}
+        named |= {f"channels/{name}": values for name, values in self.channels.items()}
+        for name, targets in self.targets.items():
+            side = "decoder_targets" if targets.of_decoder else "targets"
+            named |= {
+                f"{side}/{name}/indices": targets.indices,
+                f"{side}/{name}/labels": targets.labels,
+            }
+            named |= {f"{side}/{name}/extra/{key}": column for key, column in targets.extra.items()}
+        if self.decoder is not None:
+            named |= {f"decoder/{name}": values for name, values in self.decoder.named().items()}
+        if self.memory is not None:
+            named |= {f"memory/{name}": values for name, values in self.memory.items()}
+        return named
+
+    @staticmethod
+    def from_named(named: Mapping[str, Tensor]) -> Batch:
+        """The inverse of :meth:`named`."""
+
+        def below(prefix: str) -> dict[str, Tensor]:
+            begin = f"{prefix}/"
+            return {n.removeprefix(begin): t for n, t in named.items() if n.startswith(begin)}
+
+        targets = {}
+        for side in ("targets", "decoder_targets"):
+            of_side = below(side)
+            for objective in dict.fromkeys(name.split("/")[0] for name in of_side):
+                own = below(f"{side}/{objective}")
+                extra = below(f"{side}/{objective}/extra")
+                targets[objective] = Targets(
+                    own["indices"], own["labels"], extra, of_decoder=side != "targets"
+                )
+        decoder = below("decoder")
+        return Batch(
+            **{name: named[name] for name in _PER_TOKEN},
+            targets=targets,
+            channels=below("channels"),
+            decoder=Batch.from_named(decoder) if decoder else None,
+            memory=below("memory") or None,
+        )
+
+
+_PER_TOKEN = ("ids", "sequence_ids", "positions", "segment_ids")

@@ -17,10 +17,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from pipeline.batch import Batch, Targets
+from pipeline.batch import Batch
+from preprocessing.arrangement import Arrays, join
 from preprocessing.corruption import CorruptionConfig
 from preprocessing.order import Epochs
-from preprocessing.rows import Arrays, RowSet, join
+from preprocessing.rows import RowSet
 
 _FINGERPRINT_BYTES = 5  # sums of a million 40-bit fingerprints fit 64 bits
 
@@ -177,28 +178,26 @@ def load(source: RowSource, deal: Deal, *, workers: int, pin: bool) -> Iterator[
 
 def to_batch(arrays: Arrays) -> Batch:
     """Arrays as tensors; nothing is copied."""
-    return Batch(
-        ids=torch.from_numpy(arrays.ids),
-        sequence_ids=torch.from_numpy(arrays.sequence_ids),
-        positions=torch.from_numpy(arrays.positions),
-        segment_ids=torch.from_numpy(arrays.segment_ids),
-        targets={
-            name: Targets(torch.from_numpy(indices), torch.from_numpy(labels))
-            for name, (indices, labels) in arrays.targets.items()
-        },
+    return Batch.from_named(
+        {name: torch.from_numpy(values) for name, values in arrays.named().items()}
     )
 
 
 def fingerprint(arrays: Arrays) -> int:
     """A digest of everything a micro-batch holds; sums over a step do not depend on the dealing."""
     state = hashlib.blake2b(digest_size=_FINGERPRINT_BYTES)
-    state.update(np.ascontiguousarray(arrays.ids).data)
-    state.update(np.ascontiguousarray(arrays.sequence_ids).data)
-    state.update(np.ascontiguousarray(arrays.segment_ids).data)
-    for name in sorted(arrays.targets):
-        for values in arrays.targets[name]:
-            state.update(np.ascontiguousarray(values).data)
+    named = arrays.named()
+    for name in ("ids", "sequence_ids", "segment_ids"):
+        state.update(np.ascontiguousarray(named.pop(name)).data)
+    del named["positions"]
+    for name in sorted(named, key=_by_objective):
+        state.update(np.ascontiguousarray(named[name]).data)
     return int.from_bytes(state.digest(), "little")
+
+
+def _by_objective(name: str) -> tuple[str, ...]:
+    """Targets in the order of their objectives, then everything else."""
+    return tuple(name.replace("decoder_targets/", "targets/").split("/"))
 
 
 def count_targets(batches: Sequence[MicroBatch], names: Sequence[str]) -> Tensor:

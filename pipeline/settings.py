@@ -27,7 +27,6 @@ from pipeline.sections import (
     TrackingConfig,
     TrainConfig,
 )
-from preprocessing.layouts import PairsConfig
 from preprocessing.settings import PREPARATION_SECTIONS, Preparation, prepare
 
 
@@ -130,7 +129,7 @@ def _misfits(run: Run) -> list[str]:
         return ["phases: give at least one"]
     problems = []
     paired = {
-        name: isinstance(examples.layout, PairsConfig)
+        name: examples.layout.label() == "next_sentence"
         for name, examples in run.preparation.examples.items()
     }
     for index, phase in enumerate(run.phases):

@@ -1,21 +1,26 @@
-"""Rows of fixed length: how they are stored, found and turned into arrays for a model.
+"""Rows: how they are stored, found and turned into arrays for a model.
 
 A row holds one or several whole sequences, chosen once. Shards have a fixed number of rows a
-record batch, so that a row is found by arithmetic.
+record batch, so that a row is found by arithmetic. Dynamic rows hold sequences as they are, static
+ones as a corruption left them:
 
-    ids             [CLS] a b [SEP]  [CLS] c [SEP]  [PAD]
+    ids             [CLS] a b [SEP]  [CLS] c [SEP]      without padding
     sequences       [70, 93]        global ids of the sequences
     lengths         [4, 3]          of the sequences
-    first_lengths   [4, 3]          up to and including the first [SEP]
-    labels          [-1, -1]        of the pairs: 0 next, 1 random, -1 none
-    target_places, target_ids       in static examples: what was corrupted
+    first_lengths   [4, 3]          up to the end of the first segment
+    labels          [-1, -1]        of the sequences, -1 where they have none
+    marks           what is known of each token, where the corruption asks for it
+
+    static rows also hold
+    channels/<name>                 a number a token
+    targets/<name>/places, labels, extra/<column>
+    decoder/ids, decoder/lengths    the decoder's inputs
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -23,33 +28,31 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from preprocessing.corruption import Corrupted, CorruptionConfig, Sequences, SpecialIds, corrupt
-from preprocessing.draws import UInt64
-from preprocessing.storage import InputError, Manifest, open_shard
+from preprocessing.arrangement import Arrays, Shape, arrange
+from preprocessing.columns import ColumnStore, Located
+from preprocessing.corruption import (
+    Context,
+    Corrupted,
+    CorruptionConfig,
+    Sequences,
+    Side,
+    SpecialIds,
+    Targets,
+)
+from preprocessing.storage import InputError, Manifest
 
 ROWS_PER_BATCH = 1024
-IGNORED = -100
-"""The label of a padded target."""
+_CHANNEL, _TARGETS, _DECODER = "channels/", "targets/", "decoder/"
+_NO_MARKS = np.zeros(0, dtype=np.uint8)
 
 
-def row_schema(length: int, id_type: type, *, static: bool) -> pa.Schema:
-    """Columns of an examples shard."""
-    ids = pa.from_numpy_dtype(np.dtype(id_type))
+@dataclass(frozen=True)
+class Rows:
+    """Some rows: their sequences, and the row of each ``[sequences]``, ascending."""
 
-    def listed(name: str, kind: pa.DataType) -> pa.Field:
-        item = pa.field("item", kind, nullable=False)
-        return pa.field(name, pa.list_(item), nullable=False)
-
-    fields = [
-        pa.field("ids", pa.list_(pa.field("item", ids, nullable=False), length), nullable=False),
-        listed("sequences", pa.uint64()),
-        listed("lengths", pa.int32()),
-        listed("first_lengths", pa.int32()),
-        listed("labels", pa.int8()),
-    ]
-    if static:
-        fields += [listed("target_places", pa.int32()), listed("target_ids", ids)]
-    return pa.schema(fields)
+    sequences: Sequences
+    row_of: NDArray[np.int64]
+    num_rows: int
 
 
 def copy_split(split: str, copy: int) -> str:
@@ -57,118 +60,100 @@ def copy_split(split: str, copy: int) -> str:
     return f"{split}/copy-{copy:03d}"
 
 
-@dataclass(frozen=True)
-class Rows:
-    """Some rows as arrays.
-
-    Attributes:
-        tokens: ids ``[rows, length]``.
-        row_of: the row of each sequence ``[sequences]``, ascending.
-        ids, lengths, first_lengths, labels: of the sequences ``[sequences]``.
-    """
-
-    tokens: NDArray[np.int64]
-    row_of: NDArray[np.int64]
-    ids: UInt64
-    lengths: NDArray[np.int64]
-    first_lengths: NDArray[np.int64]
-    labels: NDArray[np.int64]
-
-    @property
-    def rank(self) -> NDArray[np.int64]:
-        """Which sequence of its row each is, from 0."""
-        first = np.searchsorted(self.row_of, self.row_of)
-        return np.arange(len(self.row_of)) - first
-
-    @property
-    def starts(self) -> NDArray[np.int64]:
-        """Where each sequence starts in the flattened tokens."""
-        before = np.cumsum(self.lengths) - self.lengths
-        first = np.searchsorted(self.row_of, self.row_of)
-        within = before - before[first] if len(before) else before
-        return np.asarray(self.row_of * self.tokens.shape[1] + within, dtype=np.int64)
-
-    def sequences(self) -> Sequences:
-        """The form that corruptions take."""
-        return Sequences(self.tokens.reshape(-1), self.starts, self.lengths, self.ids)
+def record_batch(rows: Rows, id_type: type, corrupted: Corrupted | None = None) -> pa.RecordBatch:
+    """Rows as an Arrow record batch; ``corrupted`` makes it a static one."""
+    sequences = rows.sequences if corrupted is None else corrupted.inputs
+    listed = _Lists(rows.row_of, rows.num_rows)
+    listed.add_tokens("ids", sequences.tokens, sequences.offsets, id_type)
+    listed.add("sequences", sequences.ids, np.uint64)
+    listed.add("lengths", sequences.lengths, np.int32)
+    listed.add("first_lengths", sequences.first_lengths, np.int32)
+    listed.add("labels", sequences.labels, np.int8)
+    if len(sequences.marks):
+        listed.add_tokens("marks", sequences.marks, sequences.offsets, np.uint8)
+    if corrupted is not None:
+        _add_corruption(listed, corrupted, id_type)
+    return listed.batch()
 
 
-@dataclass(frozen=True)
-class Arrays:
-    """A micro-batch before it becomes tensors; shapes as in ``pipeline.batch.Batch``."""
+def _add_corruption(listed: _Lists, corrupted: Corrupted, id_type: type) -> None:
+    offsets = corrupted.inputs.offsets
+    for name, values in corrupted.channels.items():
+        listed.add_tokens(_CHANNEL + name, values, offsets, np.int32)
+    side = corrupted.decoder
+    if side is not None:
+        listed.add_tokens(f"{_DECODER}ids", side.tokens, side.offsets, id_type)
+        listed.add(f"{_DECODER}lengths", np.diff(side.offsets), np.int32)
+    for name, targets in corrupted.targets.items():
+        of = f"{_TARGETS}{name}/"
+        own = offsets if not targets.of_decoder or side is None else side.offsets
+        listed.add_places(f"{of}places", targets.places, own, targets.places)
+        listed.add_by_place(f"{of}labels", targets.labels, own, targets.places, np.int32)
+        for key, values in targets.extra.items():
+            if key.endswith("_place"):
+                listed.add_places(f"{of}extra/{key}", values, own, targets.places)
+            else:
+                kind = np.float32 if values.dtype == np.float32 else np.int32
+                listed.add_by_place(f"{of}extra/{key}", values, own, targets.places, kind)
 
-    ids: NDArray[np.int64]
-    sequence_ids: NDArray[np.int64]
-    positions: NDArray[np.int64]
-    segment_ids: NDArray[np.int64]
-    targets: dict[str, tuple[NDArray[np.int64], NDArray[np.int64]]]
 
+class _Lists:
+    """Columns of lists, a list a row."""
 
-@dataclass(frozen=True)
-class Shape:
-    """What is static about the rows of an examples set."""
+    def __init__(self, row_of: NDArray[np.int64], num_rows: int) -> None:
+        self._row_of = row_of
+        self._sequences = np.searchsorted(row_of, np.arange(num_rows + 1))
+        self._columns: dict[str, pa.Array] = {}
 
-    length: int
-    max_targets: int
-    max_sequences: int
-    paired: bool
+    def add(self, name: str, values: NDArray[Any], kind: type) -> None:
+        """A value a sequence."""
+        self._add(name, values, self._sequences, kind)
 
+    def add_tokens(
+        self, name: str, values: NDArray[Any], offsets: NDArray[np.int64], kind: type
+    ) -> None:
+        """A value a token."""
+        self._add(name, values, offsets[self._sequences], kind)
 
-def arrange(rows: Rows, corrupted: Corrupted, shape: Shape) -> Arrays:
-    """Lay out a micro-batch: who belongs to which sequence, where, and what is to be predicted."""
-    num_rows, length = rows.tokens.shape
-    sequence_ids, positions, segment_ids = np.zeros((3, num_rows * length), dtype=np.int64)
-    owner = np.repeat(np.arange(len(rows.lengths)), rows.lengths)
-    before = np.cumsum(rows.lengths) - rows.lengths
-    position = np.arange(len(owner)) - before[owner]
-    place = rows.starts[owner] + position
-    sequence_ids[place] = rows.rank[owner] + 1
-    positions[place] = position
-    segment_ids[place] = position >= rows.first_lengths[owner]
-    targets = {
-        "masked_lm": _padded(
-            corrupted.target_places, corrupted.target_ids, num_rows * shape.max_targets
+    def add_by_place(
+        self,
+        name: str,
+        values: NDArray[Any],
+        offsets: NDArray[np.int64],
+        places: NDArray[np.int64],
+        kind: type,
+    ) -> None:
+        """A value a target; those of a row stand together."""
+        rows = self._row_of[np.searchsorted(offsets, places, side="right") - 1]
+        assert (np.diff(rows) >= 0).all(), name
+        self._add(name, values, np.searchsorted(rows, np.arange(len(self._sequences))), kind)
+
+    def add_places(
+        self,
+        name: str,
+        values: NDArray[np.int64],
+        offsets: NDArray[np.int64],
+        places: NDArray[np.int64],
+    ) -> None:
+        """Places of a target, counted from the beginning of their row."""
+        rows = self._row_of[np.searchsorted(offsets, places, side="right") - 1]
+        own = values - offsets[self._sequences][rows]
+        self.add_by_place(name, own, offsets, places, np.int32)
+
+    def batch(self) -> pa.RecordBatch:
+        """All columns."""
+        fields = [
+            pa.field(name, column.type, nullable=False) for name, column in self._columns.items()
+        ]
+        return pa.RecordBatch.from_arrays(list(self._columns.values()), schema=pa.schema(fields))
+
+    def _add(self, name: str, values: NDArray[Any], offsets: NDArray[Any], kind: type) -> None:
+        item = pa.field("item", pa.from_numpy_dtype(np.dtype(kind)), nullable=False)
+        self._columns[name] = pa.ListArray.from_arrays(
+            pa.array(offsets.astype(np.int32)),
+            pa.array(values.astype(kind)),
+            type=pa.list_(item),
         )
-    }
-    if shape.paired:
-        targets["next_sentence"] = _padded(rows.starts, rows.labels, num_rows * shape.max_sequences)
-    return Arrays(
-        corrupted.tokens.reshape(num_rows, length),
-        sequence_ids.reshape(num_rows, length),
-        positions.reshape(num_rows, length),
-        segment_ids.reshape(num_rows, length),
-        targets,
-    )
-
-
-def _padded(
-    places: NDArray[np.int64], labels: NDArray[Any], count: int
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    indices, padded = np.zeros(count, dtype=np.int64), np.full(count, IGNORED, dtype=np.int64)
-    indices[: len(places)] = places
-    padded[: len(places)] = labels
-    return indices, padded
-
-
-def join(parts: Sequence[Arrays]) -> Arrays:
-    """Micro-batches below each other."""
-    if len(parts) == 1:
-        return parts[0]
-    offsets = np.cumsum([0, *(part.ids.size for part in parts)])
-    targets = {
-        name: (
-            np.concatenate([p.targets[name][0] + o for p, o in zip(parts, offsets, strict=False)]),
-            np.concatenate([p.targets[name][1] for p in parts]),
-        )
-        for name in parts[0].targets
-    }
-    return Arrays(
-        np.concatenate([part.ids for part in parts]),
-        np.concatenate([part.sequence_ids for part in parts]),
-        np.concatenate([part.positions for part in parts]),
-        np.concatenate([part.segment_ids for part in parts]),
-        targets,
-    )
 
 
 class RowSet:
@@ -177,127 +162,132 @@ class RowSet:
     def __init__(self, directory: Path, split: str, *, seed: int) -> None:
         self.manifest = Manifest.read(directory)
         self.split = split
-        facts = self.manifest.facts
+        facts = _current(self.manifest.facts)
         if split not in facts["splits"]:
             have = ", ".join(facts["splits"])
             raise InputError(f"{directory}: there is no split '{split}' here, only {have}")
+        special = {**facts["special"], "sentinels": tuple(facts["special"].get("sentinels", ()))}
+        self.special = SpecialIds(**special)
         self.shape = Shape(
-            facts["length"], facts["max_targets"], facts["max_sequences"], facts["paired"]
+            length=facts["length"],
+            max_targets=facts["max_targets"],
+            max_sequences=facts["max_sequences"],
+            label=facts["label"],
+            decoder_length=facts["decoder_length"],
+            pad=self.special.pad,
         )
-        self.special = SpecialIds(**facts["special"])
         self.static = bool(facts["static"])
+        self.context = Context(self.special, _tables(directory, facts["tables"]))
+        self._directory = directory
         self._seed = seed
-        self._copies = []
-        for copy in range(facts["splits"][split]):
-            shards = self.manifest.of(copy_split(split, copy))
-            readers = [open_shard(directory / shard.name) for shard in shards]
-            starts = np.cumsum([0, *(shard.rows for shard in shards)])
-            self._copies.append((readers, starts))
-        self._batch = lru_cache(maxsize=4096)(self._read_batch)
+        self._copies = [
+            ColumnStore(
+                directory,
+                self.manifest.of(copy_split(split, copy)),
+                facts["rows_per_batch"],
+            )
+            for copy in range(facts["splits"][split])
+        ]
 
     @property
     def num_rows(self) -> list[int]:
         """Rows of each copy."""
-        return [int(starts[-1]) for _, starts in self._copies]
+        return [store.num_rows for store in self._copies]
 
     def arrays(
         self, corruption: CorruptionConfig, rows: NDArray[np.int64], *, epoch: int
     ) -> Arrays:
         """The micro-batch of some rows ``[rows]`` in an epoch."""
         copy = epoch % len(self._copies)
-        read = self.read(copy, rows)
+        found = self._copies[copy].locate(rows)
+        read = self._read(copy, found)
         if self.static:
-            corrupted = self._stored_corruption(copy, rows, read)
+            corrupted = self._stored_corruption(copy, found, read)
         else:
-            corrupted = corrupt(
-                corruption, self.special, read.sequences(), seed=self._seed, epoch=epoch
+            corrupted = corruption.corrupt(
+                self.context, read.sequences, seed=self._seed, epoch=epoch
             )
-        return arrange(read, corrupted, self.shape)
+        return arrange(corrupted, read.row_of, read.num_rows, self.shape)
 
     def read(self, copy: int, rows: NDArray[np.int64]) -> Rows:
         """Rows of one copy, as stored."""
-        tokens = np.empty((len(rows), self.shape.length), dtype=np.int64)
-        parts: dict[str, list[NDArray[Any]]] = {
-            name: [] for name in ("sequences", "lengths", "first_lengths", "labels")
-        }
-        for out, row in enumerate(rows.tolist()):
-            columns, index = self._locate(copy, row)
-            tokens[out] = columns["ids"][0][index]
-            for name, listed in parts.items():
-                values, offsets = columns[name]
-                listed.append(values[offsets[index] : offsets[index + 1]])
-        counts = [len(part) for part in parts["lengths"]]
-        flat = {name: np.concatenate(listed) for name, listed in parts.items()}
-        return Rows(
+        return self._read(copy, self._copies[copy].locate(np.asarray(rows, dtype=np.int64)))
+
+    def _read(self, copy: int, found: Located) -> Rows:
+        store = self._copies[copy]
+        names = store.schema.names
+        lengths, of_rows = store.gather("lengths", found)
+        offsets = np.concatenate([[0], np.cumsum(lengths)])
+        tokens, _ = store.gather("ids", found, np.diff(offsets[of_rows]))
+        marks = _NO_MARKS
+        if "marks" in names:
+            marks = store.gather("marks", found)[0].astype(np.uint8)
+        sequences = Sequences(
             tokens=tokens,
-            row_of=np.repeat(np.arange(len(rows)), counts),
-            ids=flat["sequences"].astype(np.uint64),
-            lengths=flat["lengths"].astype(np.int64),
-            first_lengths=flat["first_lengths"].astype(np.int64),
-            labels=flat["labels"].astype(np.int64),
+            offsets=offsets,
+            ids=store.gather("sequences", found)[0].astype(np.uint64),
+            first_lengths=store.gather("first_lengths", found)[0],
+            labels=store.gather("labels", found)[0],
+            marks=marks,
         )
+        num_rows = len(found.batches)
+        return Rows(sequences, np.repeat(np.arange(num_rows), np.diff(of_rows)), num_rows)
 
-    def _stored_corruption(self, copy: int, rows: NDArray[np.int64], read: Rows) -> Corrupted:
-        places, ids = [], []
-        for out, row in enumerate(rows.tolist()):
-            columns, index = self._locate(copy, row)
-            values, offsets = columns["target_places"]
-            part = slice(offsets[index], offsets[index + 1])
-            places.append(values[part].astype(np.int64) + out * self.shape.length)
-            ids.append(columns["target_ids"][0][part].astype(np.int64))
-        return Corrupted(read.tokens.reshape(-1), np.concatenate(places), np.concatenate(ids))
-
-    def _locate(
-        self, copy: int, row: int
-    ) -> tuple[dict[str, tuple[NDArray[Any], NDArray[Any]]], int]:
-        starts = self._copies[copy][1]
-        shard = int(np.searchsorted(starts, row, side="right")) - 1
-        batch, index = divmod(row - int(starts[shard]), ROWS_PER_BATCH)
-        return self._batch(copy, shard, batch), index
-
-    def _read_batch(
-        self, copy: int, shard: int, index: int
-    ) -> dict[str, tuple[NDArray[Any], NDArray[Any]]]:
-        batch = self._copies[copy][0][shard].get_batch(index)
-        views = {}
-        for name in batch.schema.names:
-            column = batch.column(name)
-            values = column.values.to_numpy(zero_copy_only=True)
-            if name == "ids":
-                views[name] = (values.reshape(-1, self.shape.length), np.zeros(0, np.int64))
+    def _stored_corruption(self, copy: int, found: Located, read: Rows) -> Corrupted:
+        store = self._copies[copy]
+        columns = [name for name in store.schema.names if "/" in name]
+        side = None
+        of_rows = np.searchsorted(read.row_of, np.arange(read.num_rows + 1))
+        starts = read.sequences.offsets[of_rows]
+        decoder_starts = starts
+        if f"{_DECODER}ids" in columns:
+            lengths, _ = store.gather(f"{_DECODER}lengths", found)
+            offsets = np.concatenate([[0], np.cumsum(lengths)])
+            side = Side(store.gather(f"{_DECODER}ids", found)[0], offsets)
+            decoder_starts = offsets[of_rows]
+        targets: dict[str, dict[str, Any]] = {}
+        for column in columns:
+            if not column.startswith(_TARGETS):
+                continue
+            _, name, what, *rest = column.split("/")
+            values, own = store.gather(column, found)
+            of_decoder = name in self.manifest.facts["decoder_targets"]
+            if column.endswith(("/places", "_place")):
+                begin = decoder_starts if of_decoder else starts
+                values = values + np.repeat(begin[:-1], np.diff(own))
+            told = targets.setdefault(name, {"extra": {}, "of_decoder": of_decoder})
+            if rest:
+                told["extra"][rest[0]] = values
             else:
-                views[name] = (values, np.asarray(column.offsets))
-        return views
-
-
-def record_batch(schema: pa.Schema, rows: Rows, corrupted: Corrupted | None) -> pa.RecordBatch:
-    """Rows as an Arrow record batch; ``corrupted`` makes it a static one."""
-    num_rows, length = rows.tokens.shape
-    tokens = rows.tokens.reshape(-1) if corrupted is None else corrupted.tokens
-    sequence_offsets = np.searchsorted(rows.row_of, np.arange(num_rows + 1)).astype(np.int32)
-
-    def listed(name: str, offsets: NDArray[np.int32], values: NDArray[Any]) -> pa.Array:
-        kind = schema.field(name).type
-        return pa.ListArray.from_arrays(
-            pa.array(offsets), pa.array(values, type=kind.value_type), type=kind
+                told[what] = values
+        return Corrupted(
+            inputs=read.sequences,
+            targets={name: Targets(**told) for name, told in targets.items()},
+            channels={
+                column.removeprefix(_CHANNEL): store.gather(column, found)[0]
+                for column in columns
+                if column.startswith(_CHANNEL)
+            },
+            decoder=side,
         )
 
-    ids_type = schema.field("ids").type
-    columns: Sequence[pa.Array] = [
-        pa.FixedSizeListArray.from_arrays(
-            pa.array(tokens, type=ids_type.value_type), type=ids_type
-        ),
-        listed("sequences", sequence_offsets, rows.ids),
-        listed("lengths", sequence_offsets, rows.lengths),
-        listed("first_lengths", sequence_offsets, rows.first_lengths),
-        listed("labels", sequence_offsets, rows.labels),
-    ]
-    if corrupted is not None:
-        target_rows, places = np.divmod(corrupted.target_places, length)
-        offsets = np.searchsorted(target_rows, np.arange(num_rows + 1)).astype(np.int32)
-        columns = [
-            *columns,
-            listed("target_places", offsets, places),
-            listed("target_ids", offsets, corrupted.target_ids),
-        ]
-    return pa.RecordBatch.from_arrays(list(columns), schema=schema)
+
+def _current(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """The facts of a manifest in today's form: those of dynamic rows of version 0.1 differ."""
+    if "rows_per_batch" in facts:
+        return dict(facts)
+    if facts["static"]:
+        raise InputError("static examples of an older version; run the examples stage again")
+    return {
+        **facts,
+        "rows_per_batch": ROWS_PER_BATCH,
+        "max_targets": {"masked_lm": facts["max_targets"]},
+        "label": "next_sentence" if facts["paired"] else None,
+        "decoder_length": None,
+        "tables": {},
+    }
+
+
+def _tables(directory: Path, names: Mapping[str, str]) -> dict[str, NDArray[Any]]:
+    """The tables that the corruption asked for, mapped: file by name."""
+    return {name: np.load(directory / file, mmap_mode="r") for name, file in names.items()}

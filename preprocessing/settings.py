@@ -29,6 +29,7 @@ from preprocessing.corruption import CorruptionConfig
 from preprocessing.duplicates import DeduplicationConfig
 from preprocessing.executors import ExecutorConfig, LocalConfig
 from preprocessing.layouts import LayoutConfig
+from preprocessing.layouts.base import FrameName
 from preprocessing.places import to_place
 from preprocessing.reading.settings import ReadingConfig, SourceConfig
 from preprocessing.tokenizers import TokenizerConfig
@@ -108,6 +109,8 @@ class ExamplesConfig:
         mode: ``dynamic`` corrupts in the loader, anew each epoch; ``static`` writes the corrupted
             rows. Copy c of the one equals epoch c of the other.
         copies: how often the layout is drawn anew (and, in static mode, the corruption).
+        frame: the special tokens around the pieces of a sequence (:mod:`.layouts.base`).
+        decoder_length: tokens a row of the decoder's, where the corruption feeds one.
     """
 
     length: Annotated[int, pydantic.Field(ge=8, le=65535)]
@@ -116,6 +119,10 @@ class ExamplesConfig:
     corruption: CorruptionConfig
     mode: Literal["dynamic", "static"] = "dynamic"
     copies: Annotated[int, pydantic.Field(ge=1)] = 1
+    frame: FrameName = setting("cls_sep", added=True)
+    decoder_length: Annotated[int, pydantic.Field(ge=2, le=65535)] | None = setting(
+        None, added=True
+    )
 
 
 @dataclass(frozen=True)

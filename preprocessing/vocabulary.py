@@ -151,6 +151,10 @@ class Vocabulary:
         """The pieces themselves."""
         return [self.model.id_to_token(int(i)) for i in ids]
 
+    def id_of(self, role: Role) -> int | None:
+        """Id of the token that plays a role; None where none does."""
+        return self._id(role) if role in self.names else None
+
     def _id(self, role: Role) -> int:
         if role not in self.names:
             raise InputError(

@@ -20,6 +20,8 @@ from preprocessing.draws import uniform
 from preprocessing.rows import copy_split
 from preprocessing.storage import Manifest, open_shard
 
+_PLACES, _LABELS = "targets/masked_lm/places", "targets/masked_lm/labels"
+
 
 def count_tokens(directory: Path, split: str = "train") -> NDArray[np.int64]:
     """How often each token occurs in the rows of a split, special tokens left out.
@@ -49,12 +51,13 @@ def _count_batch(batch: pa.RecordBatch, size: int) -> NDArray[np.int64]:
     column = batch.column("ids")
     ids = column.values.to_numpy(zero_copy_only=True)
     counts = np.bincount(ids, minlength=size)
-    if "target_ids" in batch.schema.names:
-        targets, listed = batch.column("target_ids"), batch.column("target_places")
-        rows = np.repeat(np.arange(batch.num_rows), np.diff(np.asarray(listed.offsets)))
-        places = rows * column.type.list_size + listed.values.to_numpy(zero_copy_only=True)
+    if _PLACES in batch.schema.names:
+        listed, labels = batch.column(_PLACES), batch.column(_LABELS)
+        starts = np.asarray(column.offsets)[:-1]
+        begin = np.repeat(starts, np.diff(np.asarray(listed.offsets)))
+        places = begin + listed.values.to_numpy(zero_copy_only=True)
         counts -= np.bincount(ids[places], minlength=size)
-        counts += np.bincount(targets.values.to_numpy(zero_copy_only=True), minlength=size)
+        counts += np.bincount(labels.values.to_numpy(zero_copy_only=True), minlength=size)
     return np.asarray(counts, dtype=np.int64)
 
 
@@ -77,11 +80,11 @@ def shuffle_context(
     among themselves, in the order of keyed draws; a pure function of the sequence's tokens, its
     global id and the seed, wherever the sequence stands.
 
-    With ``[PAD] [CLS] [SEP] [MASK]`` as 0, 1, 2, 3, seed 1, the sequences 70 and 93 in one row, and
-    targets at the places 2, 8 and 10 (the last one a target that kept its token):
+    With ``[PAD] [CLS] [SEP] [MASK]`` as 0, 1, 2, 3, seed 1, the sequences 70 and 93, and targets at
+    the places 2, 8 and 10 (the last one a target that kept its token):
 
-        tokens    1 11  3 13 14 15  2    1  3 22 23 24  2    0
-        result    1 14  3 11 15 13  2    1  3 24 23 22  2    0
+        tokens    1 11  3 13 14 15  2    1  3 22 23 24  2
+        result    1 14  3 11 15 13  2    1  3 24 23 22  2
 
     Args:
         seen: the sequences with their tokens as corrupted.
@@ -91,11 +94,10 @@ def shuffle_context(
         Tokens ``[tokens]``; ``seen`` is left as it is.
     """
     owner = np.repeat(np.arange(len(seen.lengths)), seen.lengths)
-    before = np.cumsum(seen.lengths) - seen.lengths
-    position = np.arange(len(owner)) - before[owner]
-    places = seen.starts[owner] + position
+    places = np.arange(len(owner))
+    position = places - seen.offsets[owner]
     reserved = (special.pad, special.start, special.separator, special.mask)
-    moves = ~np.isin(seen.tokens[places], reserved) & ~np.isin(places, target_places)
+    moves = ~np.isin(seen.tokens, reserved) & ~np.isin(places, target_places)
     owner, position, places = owner[moves], position[moves], places[moves]
     draws = uniform(seen.keys(seed, "shuffled context", 0)[owner], position, 0)
     tokens = seen.tokens.copy()

@@ -27,7 +27,7 @@ from pipeline.objectives.task import PretrainingTask
 from pipeline.settings import Run
 from pipeline.training.checkpoints.checkpoint import read_origin
 from pipeline.training.start import open_data
-from preprocessing.rows import Arrays
+from preprocessing.arrangement import Arrays
 from preprocessing.storage import InputError, write_json
 
 EVALUATION_FILE = "evaluation.json"
@@ -177,14 +177,17 @@ def score_set(
     for begin in range(0, num_rows, step):
         positions = range(begin, min(begin + step, num_rows))
         arrays = opened.arrays(positions)
-        places, labels = arrays.targets["masked_lm"]
-        real = labels != IGNORED
-        unigram -= float(log_probabilities[labels[real]].sum())
-        sequences = rows.read(0, np.arange(positions.start, positions.stop)).sequences()
-        seen = replace(sequences, tokens=arrays.ids.reshape(-1))
-        moved = shuffle_context(seen, places[real], rows.special, seed=run.seed)
+        targets = arrays.targets["masked_lm"]
+        real = targets.labels != IGNORED
+        unigram -= float(log_probabilities[targets.labels[real]].sum())
+        sequences = rows.read(0, np.arange(positions.start, positions.stop)).sequences
+        inside = arrays.sequence_ids > 0
+        seen = replace(sequences, tokens=arrays.ids[inside])
+        places = (np.cumsum(inside) - 1)[targets.indices[real]]
+        moved = arrays.ids.copy()
+        moved[inside] = shuffle_context(seen, places, rows.special, seed=run.seed)
         own += statistics(run, task, arrays)
-        shuffled += statistics(run, task, replace(arrays, ids=moved.reshape(arrays.ids.shape)))
+        shuffled += statistics(run, task, replace(arrays, ids=moved))
     sums = dict(zip(task.objective_names, own.tolist(), strict=True))
     total, count, correct = sums["masked_lm"]
     pairs, num_pairs, right_pairs = sums.get("next_sentence", (0.0, 0.0, 0.0))

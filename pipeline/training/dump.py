@@ -21,7 +21,7 @@ import yaml
 from safetensors import safe_open
 from torch import Tensor
 
-from pipeline.batch import Batch, Targets
+from pipeline.batch import Batch
 from pipeline.data import MicroBatch
 from pipeline.settings import Run
 from pipeline.training.agreement import exchange
@@ -32,7 +32,6 @@ from preprocessing.storage import InputError, rename, write_json, write_text
 
 FAILURES = "failures"
 _FAILURE = "failure.json"
-_TARGETS = "targets"
 
 
 @dataclass(frozen=True)
@@ -76,7 +75,7 @@ def write_failure(
         tensors = {
             f"{number}/{name}": tensor
             for batch, number, _ in batches
-            for name, tensor in _tensors(batch)
+            for name, tensor in batch.map(_on_cpu).named().items()
         }
         save_weights(writing / f"rank-{engine.rank:05d}.safetensors", tensors)
         if weights is not None:
@@ -121,29 +120,7 @@ def read_micro_batches(folder: Path) -> Iterator[tuple[int, int, Batch]]:
                 for name, tensor in tensors.items()
                 if name.startswith(prefix)
             }
-            yield int(path.stem.removeprefix("rank-")), number, _batch(own)
-
-
-def _tensors(batch: Batch) -> Iterator[tuple[str, Tensor]]:
-    """The tensors of a batch by name; those of an objective as ``targets/<objective>/indices``."""
-    for name, value in vars(batch).items():
-        if isinstance(value, Tensor):
-            yield name, _on_cpu(value)
-    for objective, targets in batch.targets.items():
-        yield f"{_TARGETS}/{objective}/indices", _on_cpu(targets.indices)
-        yield f"{_TARGETS}/{objective}/labels", _on_cpu(targets.labels)
-
-
-def _batch(tensors: dict[str, Tensor]) -> Batch:
-    objectives = {name.split("/")[1] for name in tensors if name.startswith(f"{_TARGETS}/")}
-    targets = {
-        objective: Targets(
-            tensors.pop(f"{_TARGETS}/{objective}/indices"),
-            tensors.pop(f"{_TARGETS}/{objective}/labels"),
-        )
-        for objective in sorted(objectives)
-    }
-    return Batch(**tensors, targets=targets)
+            yield int(path.stem.removeprefix("rank-")), number, Batch.from_named(own)
 
 
 def _on_cpu(tensor: Tensor) -> Tensor:

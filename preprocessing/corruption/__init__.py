@@ -1,40 +1,34 @@
 """The corruption schemes, one file each, and the one union of their configurations.
 
-A second member turns the union into
-``Annotated[MaskedConfig | ..., pydantic.Field(discriminator="kind")]`` and adds a case below.
+A new scheme is its file, with a configuration that is a :class:`Scheme`, and a member here. From
+the second on, ``CorruptionConfig`` is
+``Annotated[MaskedConfig | OtherConfig, pydantic.Field(discriminator="kind")]``.
 """
 
 from __future__ import annotations
 
-import numpy as np
-from numpy.typing import NDArray
-
-from preprocessing.corruption.base import Corrupted, Sequences, SpecialIds
-from preprocessing.corruption.masked import MaskedConfig, mask_tokens, num_targets
+from preprocessing.corruption.base import (
+    Bounds,
+    Context,
+    Corrupted,
+    Scheme,
+    Sequences,
+    Side,
+    SpecialIds,
+    Targets,
+)
+from preprocessing.corruption.masked import MaskedConfig
 
 __all__ = [
+    "Bounds",
+    "Context",
     "Corrupted",
     "CorruptionConfig",
+    "Scheme",
     "Sequences",
+    "Side",
     "SpecialIds",
-    "corrupt",
-    "max_targets",
+    "Targets",
 ]
 
 CorruptionConfig = MaskedConfig
-
-
-def corrupt(
-    config: CorruptionConfig, special: SpecialIds, sequences: Sequences, *, seed: int, epoch: int
-) -> Corrupted:
-    """Corrupt sequences by the configured scheme."""
-    match config:
-        case MaskedConfig():
-            return mask_tokens(config, special, sequences, seed=seed, epoch=epoch)
-
-
-def max_targets(config: CorruptionConfig, lengths: NDArray[np.int64]) -> NDArray[np.int64]:
-    """At most so many targets has a sequence of each length, ``[sequences]``."""
-    match config:
-        case MaskedConfig():
-            return num_targets(config, lengths)

@@ -1,14 +1,20 @@
-"""What every corruption scheme takes and gives: sequences inside rows, corrupted in place.
+"""What every corruption scheme takes and gives: sequences one behind the other, without padding.
 
-tokens     [CLS] a b [SEP]  [CLS] c [SEP]  [PAD]        one row, flattened
-starts         0                4                       where its sequences start
-lengths        4                3
-keys           k0               k1                      one key a sequence (draws.py)
+    tokens     [CLS] a b [SEP]  [CLS] c [SEP]
+    offsets    0                4              7
+    ids        70               93                    one a sequence, the key of its draws
+    marks      0     1 0 0      0     1 0             what is known of each token (marks.py)
+
+A scheme is a pure function of the sequences, the seed and the epoch. It gives the inputs that a
+model sees, which may be longer or shorter than what it took, and the places where something is to
+be predicted; for encoder-decoders also the decoder's inputs.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import abc
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -16,33 +22,53 @@ from numpy.typing import NDArray
 
 from preprocessing.draws import UInt64, sequence_keys
 
+ABSENT = -1
+"""The id of a special token that a vocabulary does not have."""
+UNLABELLED = -1
+"""The label of a sequence that has none."""
+
 
 @dataclass(frozen=True)
 class SpecialIds:
-    """What a corruption must know of a vocabulary."""
+    """What a corruption must know of a vocabulary; ``ABSENT`` where it has no such token.
+
+    Attributes:
+        size: number of ids.
+        sentinels: ids that stand for removed spans, the first one first.
+    """
 
     size: int
-    pad: int
-    start: int
-    separator: int
-    mask: int
+    pad: int = ABSENT
+    start: int = ABSENT
+    separator: int = ABSENT
+    mask: int = ABSENT
+    sentinels: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
 class Sequences:
-    """Whole sequences lying in a flat array of tokens.
+    """Whole sequences, the tokens of each behind those of the one before.
 
     Attributes:
-        tokens: ids ``[tokens]``, padding included.
-        starts: where each sequence starts in ``tokens``, ``[sequences]``.
-        lengths: tokens of each sequence, ``[sequences]``.
+        tokens: ids ``[tokens]``, special ones included.
+        offsets: where each sequence begins, and the last one ends, ``[sequences + 1]``.
         ids: global sequence ids, ``[sequences]``.
+        first_lengths: tokens up to the end of the first segment, ``[sequences]``.
+        labels: of the sequences ``[sequences]``, ``UNLABELLED`` where there is none.
+        marks: what is known of each token ``[tokens]``; empty where nobody asked for them.
     """
 
     tokens: NDArray[np.int64]
-    starts: NDArray[np.int64]
-    lengths: NDArray[np.int64]
+    offsets: NDArray[np.int64]
     ids: UInt64
+    first_lengths: NDArray[np.int64]
+    labels: NDArray[np.int64]
+    marks: NDArray[np.uint8]
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """Tokens of each sequence, ``[sequences]``."""
+        return np.diff(self.offsets)
 
     def keys(self, seed: int, purpose: str, epoch: int) -> UInt64:
         """One key a sequence for the draws of a purpose, ``[sequences]``."""
@@ -50,15 +76,99 @@ class Sequences:
 
 
 @dataclass(frozen=True)
-class Corrupted:
-    """The corrupted tokens and what stood there.
+class Targets:
+    """Where something is to be predicted, and what.
 
     Attributes:
-        tokens: ids ``[tokens]``.
-        target_places: places in ``tokens``, ascending, ``[targets]``.
-        target_ids: the original ids, ``[targets]``.
+        places: in the tokens of the inputs, or of the decoder's inputs, ``[targets]``.
+        labels: ids or classes, ``[targets]``.
+        extra: more columns by name, ``[targets]`` each, int64 or float32; those named ``*_place``
+            are places too.
+        of_decoder: whether the places are the decoder's.
     """
 
+    places: NDArray[np.int64]
+    labels: NDArray[np.int64]
+    extra: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    of_decoder: bool = False
+
+
+@dataclass(frozen=True)
+class Side:
+    """The inputs of a decoder: ``tokens`` and ``offsets`` as in :class:`Sequences`."""
+
     tokens: NDArray[np.int64]
-    target_places: NDArray[np.int64]
-    target_ids: NDArray[Any]
+    offsets: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Corrupted:
+    """What a model sees, and what it is asked.
+
+    Attributes:
+        inputs: the sequences as they are shown, in the order in which they came.
+        targets: by the name of the objective.
+        channels: further facts of each input token, ``[tokens]`` int64, by name. ``positions`` and
+            ``segment_ids`` replace what is counted otherwise; others go to the model as they are.
+        decoder: the decoder's inputs.
+    """
+
+    inputs: Sequences
+    targets: Mapping[str, Targets]
+    channels: Mapping[str, NDArray[np.int64]] = field(default_factory=dict)
+    decoder: Side | None = None
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """At most so much does a scheme make of sequences of given lengths, ``[sequences]`` each.
+
+    Rows are packed by them, and static shapes follow from them: they hold in every epoch.
+
+    Attributes:
+        inputs: tokens of the inputs.
+        targets: by the name of the objective.
+        decoder: tokens of the decoder's inputs; None where there is no decoder.
+    """
+
+    inputs: NDArray[np.int64]
+    targets: Mapping[str, NDArray[np.int64]]
+    decoder: NDArray[np.int64] | None = None
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a scheme knows beyond the sequences.
+
+    Attributes:
+        special: the vocabulary's special ids.
+        tables: arrays by name that the scheme asked for (``frequencies`` ``[size]``, ...).
+    """
+
+    special: SpecialIds
+    tables: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+
+
+class Scheme(abc.ABC):
+    """What the configuration of every scheme can do."""
+
+    def marks(self) -> int:
+        """The marks (:mod:`preprocessing.marks`) that it asks for, as bits."""
+        return 0
+
+    def tables(self) -> tuple[str, ...]:
+        """Names of the tables that it asks for (:class:`Context`)."""
+        return ()
+
+    @abc.abstractmethod
+    def bounds(self, context: Context, lengths: NDArray[np.int64]) -> Bounds:
+        """At most so much does it make of sequences of the given lengths ``[sequences]``."""
+
+    @abc.abstractmethod
+    def corrupt(
+        self, context: Context, sequences: Sequences, *, seed: int, epoch: int
+    ) -> Corrupted:
+        """Corrupt sequences; a pure function of them, the seed and the epoch.
+
+        Also of none at all, so that the names of targets and channels can be asked for.
+        """

@@ -18,6 +18,7 @@ import numpy as np
 import pydantic
 from rich.text import Text
 
+from preprocessing.arrangement import IGNORED
 from preprocessing.corruption import CorruptionConfig
 from preprocessing.inspection.outputs import (
     Batches,
@@ -27,7 +28,7 @@ from preprocessing.inspection.outputs import (
     pieces,
 )
 from preprocessing.inspection.terminal import on_a_line
-from preprocessing.rows import IGNORED, ROWS_PER_BATCH, RowSet, copy_split
+from preprocessing.rows import ROWS_PER_BATCH, RowSet, copy_split
 from preprocessing.storage import InputError
 from preprocessing.vocabulary import Vocabulary
 
@@ -69,7 +70,7 @@ def read_examples(output: Output, selection: Selection) -> Iterator[dict[str, An
             "split": split,
             "epoch": epoch,
             "copy": copy,
-            **_plain(arrays, row_set, row_set.read(copy, np.array([row])), vocabulary),
+            **_plain(arrays, row_set, row_set.read(copy, np.array([row])).sequences, vocabulary),
         }
 
 
@@ -116,7 +117,8 @@ def _plain(
     arrays: Any, row_set: RowSet, stored: Any, vocabulary: Vocabulary | None
 ) -> dict[str, Any]:
     shown = arrays.ids.reshape(-1)
-    places, labels = arrays.targets["masked_lm"]
+    asked = arrays.targets["masked_lm"]
+    places, labels = asked.indices, asked.labels
     real = labels != IGNORED
     targets = [
         {

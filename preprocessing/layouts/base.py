@@ -1,22 +1,56 @@
-"""What a layout gives: training sequences as spans of documents, before any token is copied."""
+"""What a layout gives: training sequences as pieces of documents, before any token is copied.
+
+A sequence is one piece or several; a *frame* says which special tokens stand around them.
+
+    frame      two pieces a b c and d e
+    cls_sep    [CLS] a b c [SEP] d e [SEP]      BERT, RoBERTa
+    sep_cls    a b c [SEP] d e [SEP] [CLS]      XLNet
+    sep        a b c [SEP] d e [SEP]            GPT-2, with its <|endoftext|> as separator
+    none       a b c d e
+"""
 
 from __future__ import annotations
 
+import abc
 from dataclasses import dataclass
+from typing import Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from preprocessing.corruption.base import UNLABELLED
 from preprocessing.draws import UInt64
 from preprocessing.storage import InputError
+from preprocessing.tokens import TokenStore
 
-NO_DOCUMENT = -1
+FrameName: TypeAlias = Literal["cls_sep", "sep_cls", "sep", "none"]
 _INDEX_BITS = 20
 
 
 @dataclass(frozen=True)
+class Frame:
+    """How many special tokens stand where around the pieces of a sequence."""
+
+    before: int
+    after_each: int
+    behind: int
+
+    def around(self, pieces: int) -> int:
+        """Special tokens of a sequence of so many pieces."""
+        return self.before + self.after_each * pieces + self.behind
+
+
+FRAMES: dict[FrameName, Frame] = {
+    "cls_sep": Frame(1, 1, 0),
+    "sep_cls": Frame(0, 1, 1),
+    "sep": Frame(0, 1, 0),
+    "none": Frame(0, 0, 0),
+}
+
+
+@dataclass(frozen=True)
 class Spans:
-    """Tokens ``[start, stop)`` of documents, ``[sequences]`` each."""
+    """Tokens ``[start, stop)`` of documents, ``[spans]`` each."""
 
     documents: NDArray[np.int64]
     starts: NDArray[np.int64]
@@ -34,26 +68,78 @@ class Cut:
 
     Attributes:
         ids: global sequence ids ``[sequences]``.
-        first: the first (or only) segment of each.
-        second: the second one; its document is ``NO_DOCUMENT`` where there is none.
-        labels: the pair's label (0 next, 1 random), -1 where there is none.
+        pieces: those of all sequences, in order, ``[pieces]``.
+        offsets: the first piece of each sequence, and the end, ``[sequences + 1]``.
+        first_pieces: pieces that make up the first segment, ``[sequences]``.
+        labels: of the sequences ``[sequences]``, ``UNLABELLED`` where there is none.
+        frame: the special tokens around the pieces.
     """
 
     ids: UInt64
-    first: Spans
-    second: Spans
-    labels: NDArray[np.int8]
+    pieces: Spans
+    offsets: NDArray[np.int64]
+    first_pieces: NDArray[np.int64]
+    labels: NDArray[np.int64]
+    frame: Frame
 
     @property
-    def first_lengths(self) -> NDArray[np.int64]:
-        """Tokens up to and including the first separator, [CLS] included."""
-        return self.first.lengths + 2
+    def num_pieces(self) -> NDArray[np.int64]:
+        """Pieces of each sequence."""
+        return np.diff(self.offsets)
 
     @property
     def lengths(self) -> NDArray[np.int64]:
         """Tokens of each sequence, specials included."""
-        paired = self.second.documents != NO_DOCUMENT
-        return self.first_lengths + np.where(paired, self.second.lengths + 1, 0)
+        ends = self._tokens_up_to(self.offsets[1:])
+        return np.asarray(ends + self.frame.behind, dtype=np.int64)
+
+    @property
+    def first_lengths(self) -> NDArray[np.int64]:
+        """Tokens up to the end of the first segment, its separator included.
+
+        What stands behind the last piece counts to the first segment where there is no other.
+        """
+        only = self.first_pieces == self.num_pieces
+        ends = self._tokens_up_to(self.offsets[:-1] + self.first_pieces)
+        return np.asarray(ends + only * self.frame.behind, dtype=np.int64)
+
+    def _tokens_up_to(self, ends: NDArray[np.int64]) -> NDArray[np.int64]:
+        sums = np.concatenate([[0], np.cumsum(self.pieces.lengths + self.frame.after_each)])
+        return np.asarray(sums[ends] - sums[self.offsets[:-1]] + self.frame.before, dtype=np.int64)
+
+
+class Layout(abc.ABC):
+    """What the configuration of every layout can do."""
+
+    def label(self) -> str | None:
+        """The objective that predicts the labels of sequences; None where they have none."""
+        return None
+
+    @abc.abstractmethod
+    def cut(
+        self,
+        store: TokenStore,
+        documents: range,
+        length: int,
+        frame: Frame,
+        *,
+        seed: int,
+        copy: int,
+    ) -> Cut:
+        """Cut some documents into sequences of at most ``length`` tokens, specials included."""
+
+
+def single_pieces(ids: NDArray[np.int64], pieces: Spans, frame: Frame) -> Cut:
+    """Sequences of one piece each, without labels."""
+    count = len(ids)
+    return Cut(
+        ids=ids.astype(np.uint64),
+        pieces=pieces,
+        offsets=np.arange(count + 1),
+        first_pieces=np.ones(count, dtype=np.int64),
+        labels=np.full(count, UNLABELLED, dtype=np.int64),
+        frame=frame,
+    )
 
 
 def sequence_id(document: int, index: int) -> int:

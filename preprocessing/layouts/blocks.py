@@ -10,31 +10,33 @@ from typing import Literal
 import numpy as np
 
 from configs.schema import config
-from preprocessing.layouts.base import NO_DOCUMENT, Cut, Spans, sequence_id
+from preprocessing.layouts.base import Cut, Frame, Layout, Spans, sequence_id, single_pieces
 from preprocessing.tokens import TokenStore
 
 
 @config
-class BlocksConfig:
+class BlocksConfig(Layout):
     """Single segments that never cross a document."""
 
     kind: Literal["blocks"]
 
-
-def cut_blocks(store: TokenStore, documents: range, length: int) -> Cut:
-    """Cut a range of documents into blocks of at most ``length`` tokens, specials included."""
-    size = length - 2
-    rows = []
-    for document in documents:
-        num_tokens = len(store.ids(document))
-        for index, start in enumerate(range(0, num_tokens, size)):
-            stop = min(start + size, num_tokens)
-            rows.append((sequence_id(document, index), document, start, stop))
-    table = np.array(rows, dtype=np.int64).reshape(-1, 4)
-    nothing = np.zeros(len(table), dtype=np.int64)
-    return Cut(
-        ids=table[:, 0].astype(np.uint64),
-        first=Spans(table[:, 1], table[:, 2], table[:, 3]),
-        second=Spans(np.full(len(table), NO_DOCUMENT), nothing, nothing),
-        labels=np.full(len(table), -1, dtype=np.int8),
-    )
+    def cut(
+        self,
+        store: TokenStore,
+        documents: range,
+        length: int,
+        frame: Frame,
+        *,
+        seed: int,
+        copy: int,
+    ) -> Cut:
+        """Blocks of at most ``length`` tokens, specials included."""
+        size = length - frame.around(1)
+        rows = []
+        for document in documents:
+            num_tokens = len(store.ids(document))
+            for index, start in enumerate(range(0, num_tokens, size)):
+                stop = min(start + size, num_tokens)
+                rows.append((sequence_id(document, index), document, start, stop))
+        table = np.array(rows, dtype=np.int64).reshape(-1, 4)
+        return single_pieces(table[:, 0], Spans(table[:, 1], table[:, 2], table[:, 3]), frame)

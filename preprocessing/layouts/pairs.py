@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from configs.schema import config
 from preprocessing.draws import bits, integers, sequence_keys, uniform
-from preprocessing.layouts.base import Cut, Spans, sequence_id
+from preprocessing.layouts.base import Cut, Frame, Layout, Spans, sequence_id
 from preprocessing.tokens import TokenStore
 
 Probability = Annotated[float, pydantic.Field(ge=0.0, le=1.0)]
@@ -35,12 +35,40 @@ _FRONT_A, _FRONT_B = 4, 5
 
 
 @config
-class PairsConfig:
+class PairsConfig(Layout):
     """Pairs of segments with the next-sentence label."""
 
     kind: Literal["pairs"]
     short_probability: Probability = 0.1
     random_probability: Probability = 0.5
+
+    def label(self) -> str:
+        """0 where the second segment follows the first, 1 where it comes from elsewhere."""
+        return "next_sentence"
+
+    def cut(
+        self,
+        store: TokenStore,
+        documents: range,
+        length: int,
+        frame: Frame,
+        *,
+        seed: int,
+        copy: int,
+    ) -> Cut:
+        """Pairs of at most ``length`` tokens, specials included."""
+        most = length - frame.around(2)
+        pairs = [
+            pair
+            for document in documents
+            for pair in _pairs_of_document(self, store, document, most, seed, copy)
+        ]
+        table = np.array(pairs, dtype=np.int64).reshape(-1, len(Pair._fields))
+        ids = table[:, 0].astype(np.uint64)
+        first = Spans(table[:, 1], table[:, 2], table[:, 3])
+        second = Spans(table[:, 4], table[:, 5], table[:, 6])
+        first, second = truncate(first, second, most, sequence_keys(seed, "pairs", copy, ids))
+        return pair_cut(ids, first, second, table[:, 7], frame)
 
 
 class Pair(NamedTuple):
@@ -56,21 +84,27 @@ class Pair(NamedTuple):
     label: int
 
 
-def cut_pairs(
-    config: PairsConfig, store: TokenStore, documents: range, length: int, *, seed: int, copy: int
+def pair_cut(
+    ids: NDArray[np.uint64],
+    first: Spans,
+    second: Spans,
+    labels: NDArray[np.int64],
+    frame: Frame,
 ) -> Cut:
-    """Cut a range of documents into pairs of at most ``length`` tokens, specials included."""
-    pairs = [
-        pair
-        for document in documents
-        for pair in _pairs_of_document(config, store, document, length - 3, seed, copy)
-    ]
-    table = np.array(pairs, dtype=np.int64).reshape(-1, len(Pair._fields))
-    ids = table[:, 0].astype(np.uint64)
-    first = Spans(table[:, 1], table[:, 2], table[:, 3])
-    second = Spans(table[:, 4], table[:, 5], table[:, 6])
-    first, second = truncate(first, second, length - 3, sequence_keys(seed, "pairs", copy, ids))
-    return Cut(ids, first, second, table[:, 7].astype(np.int8))
+    """Sequences of two pieces each."""
+    return Cut(
+        ids=ids,
+        pieces=Spans(
+            *(
+                np.stack([getattr(first, name), getattr(second, name)], axis=1).reshape(-1)
+                for name in ("documents", "starts", "stops")
+            )
+        ),
+        offsets=2 * np.arange(len(ids) + 1),
+        first_pieces=np.ones(len(ids), dtype=np.int64),
+        labels=labels,
+        frame=frame,
+    )
 
 
 def _pairs_of_document(

@@ -15,11 +15,8 @@ from typing import Any
 import numpy as np
 
 from configs.schema import to_plain
-from preprocessing.corruption import SpecialIds, corrupt, max_targets
-from preprocessing.layouts import PairsConfig, cut_documents
-from preprocessing.layouts.base import NO_DOCUMENT, Cut
-from preprocessing.packing import pack_rows
-from preprocessing.rows import ROWS_PER_BATCH, Rows, copy_split, record_batch, row_schema
+from preprocessing.building import RowMaker, special_ids
+from preprocessing.rows import ROWS_PER_BATCH, copy_split
 from preprocessing.settings import ExamplesConfig, Preparation
 from preprocessing.stage import DigestedInputs, Made
 from preprocessing.storage import InputError, manifest_digest, shard_name, write_shard
@@ -121,100 +118,49 @@ class BuildExamples(DigestedInputs):
             if count == 0:
                 raise InputError(f"{self.directory}: not one example for '{split}'")
         vocabulary = Vocabulary.load(self._preparation.tokenizer_directory)
+        config = self._config
+        special = special_ids(vocabulary)
         return {
-            "length": self._config.length,
-            "paired": isinstance(self._config.layout, PairsConfig),
-            "static": self._config.mode == "static",
-            "max_targets": max(one.facts["max_targets"] for one in made),
+            "length": config.length,
+            "decoder_length": config.decoder_length,
+            "rows_per_batch": ROWS_PER_BATCH,
+            "label": config.layout.label(),
+            "static": config.mode == "static",
+            "max_targets": _largest([one.facts["max_targets"] for one in made]),
             "max_sequences": max(one.facts["max_sequences"] for one in made),
+            "decoder_targets": made[0].facts["decoder_targets"],
             "splits": {split: len(own) for split, own in copies.items()},
-            "special": to_plain(special_ids(vocabulary)),
+            "special": to_plain(special),
+            "tables": {},
             "tokenizer": vocabulary.digest,
         }
 
 
-def special_ids(vocabulary: Vocabulary) -> SpecialIds:
-    """What corruptions must know of a vocabulary."""
-    return SpecialIds(
-        size=vocabulary.size,
-        pad=vocabulary.pad_id,
-        start=vocabulary.start_id,
-        separator=vocabulary.separator_id,
-        mask=vocabulary.mask_id,
-    )
+def _largest(counts: Sequence[Mapping[str, int]]) -> dict[str, int]:
+    return {name: max(one[name] for one in counts) for name in counts[0]}
 
 
 def build(task: Task) -> Made:
     """Write one shard of rows."""
     config = task.config
-    vocabulary = Vocabulary.load(task.tokenizer)
-    special = special_ids(vocabulary)
-    store = TokenStore(task.tokens, task.split)
-    static = config.mode == "static"
-    columns = row_schema(config.length, vocabulary.id_type, static=static)
+    maker = RowMaker(
+        config, Vocabulary.load(task.tokenizer), TokenStore(task.tokens, task.split), task.seed
+    )
+    cut = maker.cut(task.documents, task.copy)
     name = shard_name(copy_split(task.split, task.copy), task.number)
-    facts = {"max_targets": 0, "max_sequences": 0}
     counts = {"tokens": 0, "sequences": 0, "slots": 0, "pairs_random": 0}
-    with write_shard(task.directory / name, columns, ROWS_PER_BATCH) as writer:
-        cut = cut_documents(
-            config.layout, store, task.documents, config.length, seed=task.seed, copy=task.copy
-        )
-        for members in _chunks(_members(config, cut)):
-            rows = fill(store, cut, members, config.length, special)
-            corrupted = None
-            if static:
-                corrupted = corrupt(
-                    config.corruption, special, rows.sequences(), seed=task.seed, epoch=task.copy
-                )
-            writer.write(record_batch(columns, rows, corrupted))
-            targets = np.bincount(rows.row_of, max_targets(config.corruption, rows.lengths))
-            facts["max_targets"] = max(facts["max_targets"], int(targets.max()))
-            most = int(np.bincount(rows.row_of).max())
-            facts["max_sequences"] = max(facts["max_sequences"], most)
-            counts["tokens"] += int(rows.lengths.sum())
-            counts["sequences"] += len(rows.lengths)
-            counts["slots"] += rows.tokens.size
-            counts["pairs_random"] += int((rows.labels == 1).sum())
+    with write_shard(task.directory / name, maker.schema, ROWS_PER_BATCH) as writer:
+        for members in _chunks(maker.members(cut)):
+            rows, batch = maker.make(cut, members, task.copy)
+            writer.write(batch)
+            counts["tokens"] += len(rows.sequences.tokens)
+            counts["sequences"] += len(rows.sequences.ids)
+            counts["slots"] += rows.num_rows * config.length
+            counts["pairs_random"] += int((rows.sequences.labels == 1).sum())
         shard = writer.finish(name, counts)
-    return Made((shard,), facts=facts)
-
-
-def _members(config: ExamplesConfig, cut: Cut) -> list[list[int]]:
-    """Which sequences stand in which row."""
-    if config.pack:
-        return pack_rows(cut.lengths, config.length)
-    return [[index] for index in range(len(cut.lengths))]
+    return Made((shard,), facts=maker.facts)
 
 
 def _chunks(members: list[list[int]]) -> Iterator[list[list[int]]]:
     for begin in range(0, len(members), ROWS_PER_BATCH):
         yield members[begin : begin + ROWS_PER_BATCH]
-
-
-def fill(
-    store: TokenStore, cut: Cut, members: Sequence[Sequence[int]], length: int, special: SpecialIds
-) -> Rows:
-    """Copy the tokens of the chosen sequences into rows, with the specials around them."""
-    tokens = np.full((len(members), length), special.pad, dtype=np.int64)
-    order = np.array([index for row in members for index in row], dtype=np.int64)
-    for row, sequences in zip(tokens, members, strict=True):
-        place = 0
-        for index in sequences:
-            row[place] = special.start
-            place += 1
-            for spans in (cut.first, cut.second):
-                document = int(spans.documents[index])
-                if document == NO_DOCUMENT:
-                    continue
-                piece = store.ids(document)[int(spans.starts[index]) : int(spans.stops[index])]
-                row[place : place + len(piece)] = piece
-                place += len(piece) + 1
-                row[place - 1] = special.separator
-    return Rows(
-        tokens=tokens,
-        row_of=np.repeat(np.arange(len(members)), [len(row) for row in members]),
-        ids=cut.ids[order],
-        lengths=cut.lengths[order],
-        first_lengths=cut.first_lengths[order],
-        labels=cut.labels[order].astype(np.int64),
-    )

@@ -99,4 +99,4 @@ def test_no_kernel_outlives_a_change_of_what_was_compiled_into_it() -> None:
         }
         assert said == found, f"{module.__name__}: bring COMPILED_WITH up to date"
         checked += len(found)
-    assert checked == 1
+    assert checked >= 4

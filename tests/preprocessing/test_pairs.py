@@ -10,14 +10,24 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from preprocessing.draws import bits, integers, sequence_keys, uniform
-from preprocessing.layouts import BlocksConfig, PairsConfig, cut_documents
-from preprocessing.layouts.base import NO_DOCUMENT, Cut, sequence_id
-from preprocessing.layouts.pairs import cut_pairs
+from preprocessing.layouts import BlocksConfig, PairsConfig
+from preprocessing.layouts.base import FRAMES, Cut, Spans, sequence_id
 from preprocessing.rows import RowSet
 from preprocessing.storage import InputError
 
 PAIRS = PairsConfig(kind="pairs")
 Instance = tuple[int, list[int], list[int], int]
+
+
+def cut_pairs(
+    config: PairsConfig, store: ListStore, documents: range, length: int, *, seed: int, copy: int
+) -> Cut:
+    return config.cut(store, documents, length, FRAMES["cls_sep"], seed=seed, copy=copy)
+
+
+def pieces(cut: Cut, which: int) -> Spans:
+    """The first (0) or the second (1) piece of every pair."""
+    return Spans(*(values[which::2] for values in vars(cut.pieces).values()))
 
 
 class Draws:
@@ -95,9 +105,10 @@ def reference(
 def instances_of(store: ListStore, cut: Cut) -> list[Instance]:
     found = []
     for index in range(len(cut.ids)):
+        spans = cut.pieces
         a, b = (
-            store.ids(int(spans.documents[index]))[spans.starts[index] : spans.stops[index]]
-            for spans in (cut.first, cut.second)
+            store.ids(int(spans.documents[piece]))[spans.starts[piece] : spans.stops[piece]]
+            for piece in range(cut.offsets[index], cut.offsets[index + 1])
         )
         found.append((int(cut.ids[index]), a.tolist(), b.tolist(), int(cut.labels[index])))
     return found
@@ -134,8 +145,8 @@ def test_pairs_are_the_references_token_for_token(
     ]
     assert instances_of(store, cut) == expected
     assert (cut.lengths <= length).all()
-    assert (cut.first.lengths >= 1).all()
-    assert (cut.second.lengths >= 1).all()
+    assert (pieces(cut, 0).lengths >= 1).all()
+    assert (pieces(cut, 1).lengths >= 1).all()
     assert len(np.unique(cut.ids)) == len(cut.ids)
 
 
@@ -187,13 +198,13 @@ def test_share_of_random_pairs_and_of_short_documents() -> None:
     config = PairsConfig(kind="pairs", short_probability=0.0)
     cut = cut_pairs(config, store, range(3000), 64, seed=1, copy=0)
     owners = np.array([int(i) >> 20 for i in cut.ids])
-    assert (cut.second.documents[cut.labels == 1] != owners[cut.labels == 1]).all()
-    assert (cut.second.documents[cut.labels == 0] == owners[cut.labels == 0]).all()
+    assert (pieces(cut, 1).documents[cut.labels == 1] != owners[cut.labels == 1]).all()
+    assert (pieces(cut, 1).documents[cut.labels == 0] == owners[cut.labels == 0]).all()
     # A chunk is one sentence where A is its last sentence, or alone reaches the target: told by
     # going through the chunks as the labels say.
     single = 0
     position = 0
-    ids, starts = cut.ids.tolist(), cut.first.starts.tolist()
+    ids, starts = cut.ids.tolist(), pieces(cut, 0).starts.tolist()
     for document, lengths in enumerate(shape):
         begin = index = 0
         bounds = np.concatenate([[0], np.cumsum(lengths)])
@@ -233,11 +244,11 @@ def test_share_of_random_pairs_and_of_short_documents() -> None:
 def instances_key(cut: Cut) -> list[tuple[int, ...]]:
     columns = (
         cut.ids,
-        cut.first.starts,
-        cut.first.stops,
-        cut.second.documents,
-        cut.second.starts,
-        cut.second.stops,
+        pieces(cut, 0).starts,
+        pieces(cut, 0).stops,
+        pieces(cut, 1).documents,
+        pieces(cut, 1).starts,
+        pieces(cut, 1).stops,
     )
     return list(zip(*(column.tolist() for column in columns), strict=True))
 
@@ -249,11 +260,11 @@ def test_partners_and_their_starts_are_uniform() -> None:
     starts = np.zeros(5)
     for copy in range(80):
         cut = cut_pairs(config, store, range(7, 8), 64, seed=1, copy=copy)
-        partners += np.bincount(cut.second.documents, minlength=40)
+        partners += np.bincount(pieces(cut, 1).documents, minlength=40)
     for copy in range(10):
         cut = cut_pairs(config, store, range(40), 64, seed=1, copy=copy)
-        kept = cut.second.lengths > 0
-        starts += np.bincount(cut.second.starts[kept] // 9, minlength=5)
+        kept = pieces(cut, 1).lengths > 0
+        starts += np.bincount(pieces(cut, 1).starts[kept] // 9, minlength=5)
     assert partners[7] == 0, "a document is not its own partner"
     others = np.delete(partners, 7)
     expected = others.sum() / 39
@@ -264,7 +275,7 @@ def test_partners_and_their_starts_are_uniform() -> None:
 def test_one_document_is_its_own_partner() -> None:
     store = ListStore(numbered([[4, 4, 4]]))
     cut = cut_pairs(PAIRS, store, range(1), 16, seed=1, copy=0)
-    assert set(cut.second.documents.tolist()) == {0}
+    assert set(pieces(cut, 1).documents.tolist()) == {0}
     assert (cut.lengths <= 16).all()
 
 
@@ -287,26 +298,24 @@ def test_document_with_too_many_sentences_says_what_to_check() -> None:
 def test_blocks_hold_every_token_once(shape: list[list[int]], length: int) -> None:
     store = ListStore(numbered(shape))
     blocks = BlocksConfig(kind="blocks")
-    cut = cut_documents(blocks, store, range(len(shape)), length, seed=1, copy=0)
+    cut = blocks.cut(store, range(len(shape)), length, FRAMES["cls_sep"], seed=1, copy=0)
     tokens = [
         token
-        for document, start, stop in zip(
-            cut.first.documents, cut.first.starts, cut.first.stops, strict=True
-        )
+        for document, start, stop in zip(*vars(cut.pieces).values(), strict=True)
         for token in store.ids(int(document))[start:stop].tolist()
     ]
     assert tokens == list(range(sum(map(sum, shape))))
     assert (cut.lengths <= length).all()
-    assert (cut.lengths == cut.first.lengths + 2).all()
-    assert (cut.second.documents == NO_DOCUMENT).all()
+    assert (cut.lengths == cut.pieces.lengths + 2).all()
+    assert (cut.num_pieces == 1).all()
+    assert (cut.first_lengths == cut.lengths).all()
     assert (cut.labels == -1).all()
 
 
 def test_worked_example_of_blocks() -> None:
-    cut = cut_documents(
-        BlocksConfig(kind="blocks"), ListStore(numbered([[10]])), range(1), 6, seed=1, copy=0
-    )
-    spans = list(zip(cut.first.starts.tolist(), cut.first.stops.tolist(), strict=True))
+    blocks, store = BlocksConfig(kind="blocks"), ListStore(numbered([[10]]))
+    cut = blocks.cut(store, range(1), 6, FRAMES["cls_sep"], seed=1, copy=0)
+    spans = list(zip(cut.pieces.starts.tolist(), cut.pieces.stops.tolist(), strict=True))
     assert spans == [(0, 4), (4, 8), (8, 10)]
     assert cut.lengths.tolist() == [6, 6, 4]
     assert cut.ids.tolist() == [0, 1, 2]
@@ -334,7 +343,8 @@ def test_rows_of_pairs_have_the_format_of_the_reference(tmp_path: Path, pack: bo
     config = preparation.examples["pairs"].corruption
     arrays = rows.arrays(config, np.arange(count), epoch=0)
     special = rows.special
-    places, labels = (values.tolist() for values in arrays.targets["next_sentence"])
+    asked = arrays.targets["next_sentence"]
+    places, labels = asked.indices.tolist(), asked.labels.tolist()
     labelled = {place: label for place, label in zip(places, labels, strict=True) if label >= 0}
     sequences = 0
     for row in range(count):

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from corpora import prepare_config, run_stages
 
-from preprocessing.rows import Arrays, RowSet
+from preprocessing.arrangement import Arrays
+from preprocessing.rows import RowSet
 from preprocessing.settings import Preparation
 from preprocessing.storage import Manifest
 
@@ -62,9 +63,9 @@ def test_targets_of_real_rows(novels: Preparation, name: str, full: int, expecte
     for batch in batches:
         lengths = (batch.sequence_ids > 0).sum(axis=1)
         tokens += int(lengths.sum())
-        indices, labels = (
-            values[batch.targets["masked_lm"][1] >= 0] for values in batch.targets["masked_lm"]
-        )
+        asked = batch.targets["masked_lm"]
+        real = asked.labels >= 0
+        indices, labels = asked.indices[real], asked.labels[real]
         found = np.bincount(indices // batch.ids.shape[1], minlength=len(lengths))
         assert found.tolist() == [min(max(1, round(0.15 * n)), 77, n - 2) for n in lengths.tolist()]
         full_rows += int((lengths == full).sum())
@@ -94,8 +95,8 @@ def test_places_of_targets_are_uniform(novels: Preparation) -> None:
     places = np.zeros(128, dtype=np.int64)
     for batch in batches:
         full = (batch.sequence_ids > 0).all(axis=1)
-        indices, labels = batch.targets["masked_lm"]
-        indices = indices[labels >= 0]
+        asked = batch.targets["masked_lm"]
+        indices = asked.indices[asked.labels >= 0]
         places += np.bincount(indices[full[indices // 128]] % 128, minlength=128)
     assert places[0] == places[127] == 0
     inside = places[1:127]

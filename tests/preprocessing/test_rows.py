@@ -7,9 +7,9 @@ from corpora import make_text, prepare_config, run_stages, write_documents
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from preprocessing import rows as rows_module
-from preprocessing.corruption import Corrupted
-from preprocessing.rows import IGNORED, Rows, RowSet, Shape, arrange, join
+from preprocessing.arrangement import IGNORED, Shape, arrange, join
+from preprocessing.corruption import Corrupted, Sequences, Side, Targets
+from preprocessing.rows import RowSet
 from preprocessing.settings import Preparation
 from preprocessing.storage import InputError, Manifest
 
@@ -31,7 +31,6 @@ def small_batches() -> object:
     from preprocessing.stages import build_examples
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(rows_module, "ROWS_PER_BATCH", 7)
         patch.setattr(build_examples, "ROWS_PER_BATCH", 7)
         yield
 
@@ -75,19 +74,20 @@ def test_every_row_is_found_by_arithmetic(prepared: Preparation, mode: str) -> N
         assert count == len(expected)
         order = np.random.default_rng(copy).permutation(count)
         read = rows.read(copy, order)
-        assert read.tokens.tolist() == [expected[row]["ids"] for row in order]
+        sequences = read.sequences
         for name, values in (
-            ("sequences", read.ids),
-            ("lengths", read.lengths),
-            ("first_lengths", read.first_lengths),
-            ("labels", read.labels),
+            ("ids", sequences.tokens),
+            ("sequences", sequences.ids),
+            ("lengths", sequences.lengths),
+            ("first_lengths", sequences.first_lengths),
+            ("labels", sequences.labels),
         ):
             assert values.tolist() == [v for row in order for v in expected[row][name]]
         assert read.row_of.tolist() == [
             place for place, row in enumerate(order) for _ in expected[row]["lengths"]
         ]
         one = rows.read(copy, np.array([count - 1]))
-        assert one.tokens.tolist() == [expected[-1]["ids"]]
+        assert one.sequences.tokens.tolist() == expected[-1]["ids"]
 
 
 @given(choice=st.lists(st.integers(0, 30), min_size=1, max_size=6), epoch=st.integers(0, 5))
@@ -99,17 +99,18 @@ def test_a_row_is_the_same_in_any_micro_batch(
     rows = RowSet(prepared.examples_directory(mode), "train", seed=1)
     config = prepared.examples[mode].corruption
     together = rows.arrays(config, np.array(choice), epoch=epoch)
-    length, most = rows.shape.length, rows.shape.max_targets
+    length, most = rows.shape.length, rows.shape.max_targets["masked_lm"]
     for place, row in enumerate(choice):
         alone = rows.arrays(config, np.array([row]), epoch=epoch)
         for name in ("ids", "sequence_ids", "positions", "segment_ids"):
             assert (getattr(together, name)[place] == getattr(alone, name)[0]).all()
-        for name, (indices, labels) in alone.targets.items():
-            every, every_label = together.targets[name]
+        for name, own_targets in alone.targets.items():
+            indices, labels = own_targets.indices, own_targets.labels
+            every, every_label = together.targets[name].indices, together.targets[name].labels
             own = (every // length == place) & (every_label != IGNORED)
             assert (every[own] - place * length).tolist() == indices[labels != IGNORED].tolist()
             assert every_label[own].tolist() == labels[labels != IGNORED].tolist()
-    assert together.targets["masked_lm"][0].shape == (len(choice) * most,)
+    assert together.targets["masked_lm"].indices.shape == (len(choice) * most,)
 
 
 def test_joined_micro_batches_are_one(prepared: Preparation) -> None:
@@ -120,8 +121,9 @@ def test_joined_micro_batches_are_one(prepared: Preparation) -> None:
     joined = join(parts)
     assert (joined.ids == whole.ids).all()
     assert (joined.positions == whole.positions).all()
-    for name, (indices, labels) in whole.targets.items():
-        got, got_labels = joined.targets[name]
+    for name, targets in whole.targets.items():
+        indices, labels = targets.indices, targets.labels
+        got, got_labels = joined.targets[name].indices, joined.targets[name].labels
         assert got.shape == indices.shape
         assert got[got_labels >= 0].tolist() == indices[labels >= 0].tolist()
         assert got_labels[got_labels >= 0].tolist() == labels[labels >= 0].tolist()
@@ -129,27 +131,80 @@ def test_joined_micro_batches_are_one(prepared: Preparation) -> None:
 
 def test_arrange_by_hand() -> None:
     """Two packed sequences with padding, and one alone; shapes are static."""
-    rows = Rows(
-        tokens=np.array([[2, 7, 3, 8, 3, 2, 9, 3, 0], [2, 5, 6, 3, 0, 0, 0, 0, 0]]),
-        row_of=np.array([0, 0, 1]),
+    sequences = Sequences(
+        tokens=np.array([2, 4, 3, 8, 3, 2, 4, 3, 2, 5, 4, 3]),
+        offsets=np.array([0, 5, 8, 12]),
         ids=np.array([70, 93, 94], np.uint64),
-        lengths=np.array([5, 3, 4]),
         first_lengths=np.array([3, 3, 4]),
         labels=np.array([1, 0, 0]),
+        marks=np.zeros(0, np.uint8),
     )
-    assert rows.starts.tolist() == [0, 5, 9]
-    assert rows.rank.tolist() == [0, 1, 0]
-    corrupted = Corrupted(rows.tokens.reshape(-1), np.array([1, 6, 11]), np.array([7, 9, 6]))
-    arrays = arrange(rows, corrupted, Shape(9, max_targets=2, max_sequences=2, paired=True))
+    asked = Targets(np.array([1, 6, 10]), np.array([7, 9, 6]), {"left_place": np.array([0, 5, 9])})
+    corrupted = Corrupted(sequences, {"masked_lm": asked}, {"ranks": np.arange(12)})
+    shape = Shape(9, {"masked_lm": 2}, max_sequences=2, label="next_sentence")
+    arrays = arrange(corrupted, np.array([0, 0, 1]), 2, shape)
+    assert arrays.ids.tolist() == [[2, 4, 3, 8, 3, 2, 4, 3, 0], [2, 5, 4, 3] + [0] * 5]
     assert arrays.sequence_ids.tolist() == [[1, 1, 1, 1, 1, 2, 2, 2, 0], [1] * 4 + [0] * 5]
     assert arrays.positions.tolist() == [[0, 1, 2, 3, 4, 0, 1, 2, 0], [0, 1, 2, 3] + [0] * 5]
     assert arrays.segment_ids.tolist() == [[0, 0, 0, 1, 1, 0, 0, 0, 0], [0] * 9]
-    indices, labels = arrays.targets["masked_lm"]
-    assert indices.tolist() == [1, 6, 11, 0]
-    assert labels.tolist() == [7, 9, 6, IGNORED]
-    indices, labels = arrays.targets["next_sentence"]
-    assert indices.tolist() == [0, 5, 9, 0]
-    assert labels.tolist() == [1, 0, 0, IGNORED]
+    assert arrays.channels["ranks"].tolist() == [[*range(8), 0], [*range(8, 12)] + [0] * 5]
+    targets = arrays.targets["masked_lm"]
+    assert targets.indices.tolist() == [1, 6, 11, 0]
+    assert targets.labels.tolist() == [7, 9, 6, IGNORED]
+    assert targets.extra["left_place"].tolist() == [0, 5, 10, 0]
+    labels = arrays.targets["next_sentence"]
+    assert labels.indices.tolist() == [0, 5, 9, 0]
+    assert labels.labels.tolist() == [1, 0, 0, IGNORED]
+
+
+def test_channels_replace_positions_and_segments_and_decoders_have_rows_of_their_own() -> None:
+    sequences = Sequences(
+        tokens=np.array([5, 6, 7, 8]),
+        offsets=np.array([0, 3, 4]),
+        ids=np.array([1, 2], np.uint64),
+        first_lengths=np.array([3, 1]),
+        labels=np.array([-1, -1]),
+        marks=np.zeros(0, np.uint8),
+    )
+    corrupted = Corrupted(
+        sequences,
+        {"denoising": Targets(np.array([0, 1, 2]), np.array([9, 1, 8]), of_decoder=True)},
+        {"positions": np.array([0, 2, 5, 1]), "segment_ids": np.array([4, 4, 5, 4])},
+        Side(np.array([0, 9, 0]), np.array([0, 2, 3])),
+    )
+    shape = Shape(5, {"denoising": 4}, max_sequences=2, decoder_length=4)
+    arrays = arrange(corrupted, np.array([0, 0]), 1, shape)
+    assert arrays.positions.tolist() == [[0, 2, 5, 1, 0]]
+    assert arrays.segment_ids.tolist() == [[4, 4, 5, 4, 0]]
+    assert arrays.channels == {}
+    assert arrays.decoder is not None
+    assert arrays.decoder.ids.tolist() == [[0, 9, 0, 0]]
+    assert arrays.decoder.sequence_ids.tolist() == [[1, 1, 2, 0]]
+    assert arrays.targets["denoising"].indices.tolist() == [0, 1, 2, 0]
+    twice = join([arrays, arrays])
+    assert twice.targets["denoising"].indices.tolist() == [0, 1, 2, 0, 4, 5, 6, 4]
+    assert set(arrays.named()) >= {"decoder/ids", "decoder_targets/denoising/labels"}
+
+
+@pytest.mark.parametrize(
+    ("shape", "message"),
+    [
+        (Shape(3, {"masked_lm": 2}, 1), "a row of 4 tokens does not fit 3"),
+        (Shape(4, {"masked_lm": 1}, 1), "2 targets, where there is room for 1"),
+    ],
+)
+def test_what_does_not_fit_its_shape_is_refused(shape: Shape, message: str) -> None:
+    sequences = Sequences(
+        tokens=np.array([5, 6, 7, 8]),
+        offsets=np.array([0, 4]),
+        ids=np.array([1], np.uint64),
+        first_lengths=np.array([4]),
+        labels=np.array([-1]),
+        marks=np.zeros(0, np.uint8),
+    )
+    corrupted = Corrupted(sequences, {"masked_lm": Targets(np.array([0, 1]), np.array([5, 6]))})
+    with pytest.raises(ValueError, match=message):
+        arrange(corrupted, np.array([0]), 1, shape)
 
 
 def test_unknown_split_names_the_others(prepared: Preparation) -> None:

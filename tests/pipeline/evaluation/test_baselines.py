@@ -20,21 +20,33 @@ SPECIAL = SpecialIds(size=40, pad=0, start=1, separator=2, mask=3)
 RESERVED = [0, 1, 2, 3]
 
 
+def sequences_of(tokens, lengths, ids):
+    """Sequences one behind the other, of one segment, without labels and marks."""
+    lengths = np.asarray(lengths)
+    return Sequences(
+        tokens=tokens,
+        offsets=np.concatenate([[0], np.cumsum(lengths)]),
+        ids=np.asarray(ids, np.uint64),
+        first_lengths=lengths,
+        labels=np.full(len(lengths), -1),
+        marks=np.zeros(0, np.uint8),
+    )
+
+
 def test_worked_example_of_shuffled_context():
-    tokens = np.array([1, 11, 3, 13, 14, 15, 2, 1, 3, 22, 23, 24, 2, 0])
+    tokens = np.array([1, 11, 3, 13, 14, 15, 2, 1, 3, 22, 23, 24, 2])
     before = tokens.copy()
-    seen = Sequences(tokens, np.array([0, 7]), np.array([7, 6]), np.array([70, 93], np.uint64))
+    seen = sequences_of(tokens, [7, 6], [70, 93])
     moved = shuffle_context(seen, np.array([2, 8, 10]), SPECIAL, seed=1)
-    assert moved.tolist() == [1, 14, 3, 11, 15, 13, 2, 1, 3, 24, 23, 22, 2, 0]
+    assert moved.tolist() == [1, 14, 3, 11, 15, 13, 2, 1, 3, 24, 23, 22, 2]
     assert (tokens == before).all()
 
 
 @st.composite
 def packed(draw):
     lengths = np.array(draw(st.lists(st.integers(3, 12), min_size=1, max_size=5)))
-    gaps = np.array(draw(st.lists(st.integers(0, 3), min_size=len(lengths), max_size=len(lengths))))
-    starts = np.cumsum(lengths + gaps) - lengths
-    size = int((lengths + gaps).sum()) + 2
+    starts = np.cumsum(lengths) - lengths
+    size = int(lengths.sum())
     chooser = np.random.default_rng(draw(st.integers(0, 2**32)))
     tokens = np.zeros(size, dtype=np.int64)
     for start, length in zip(starts, lengths, strict=True):
@@ -44,7 +56,7 @@ def packed(draw):
     plain = np.flatnonzero(tokens > 3)
     targets = plain[chooser.random(len(plain)) < 0.3]
     tokens[targets[::2]] = 3
-    return Sequences(tokens, starts, lengths, ids), targets
+    return sequences_of(tokens, lengths, ids), targets
 
 
 @given(packed(), st.integers(0, 2**63 - 1))
@@ -54,7 +66,7 @@ def test_only_visible_plain_tokens_move_and_only_within_their_sequence(case, see
     fixed = np.isin(seen.tokens, RESERVED)
     fixed[targets] = True
     assert (moved[fixed] == seen.tokens[fixed]).all()
-    for start, length in zip(seen.starts, seen.lengths, strict=True):
+    for start, length in zip(seen.offsets[:-1], seen.lengths, strict=True):
         own = slice(start, start + length)
         assert sorted(moved[own]) == sorted(seen.tokens[own])
 
@@ -63,9 +75,9 @@ def test_only_visible_plain_tokens_move_and_only_within_their_sequence(case, see
 def test_a_sequence_is_shuffled_alike_wherever_it_stands(case, seed):
     seen, targets = case
     moved = shuffle_context(seen, targets, SPECIAL, seed=seed)
-    for start, length, own_id in zip(seen.starts, seen.lengths, seen.ids, strict=True):
+    for start, length, own_id in zip(seen.offsets[:-1], seen.lengths, seen.ids, strict=True):
         own = slice(start, start + length)
-        alone = Sequences(seen.tokens[own], np.array([0]), np.array([length]), own_id[None])
+        alone = sequences_of(seen.tokens[own], [length], own_id[None])
         inside = targets[(targets >= start) & (targets < start + length)] - start
         assert (shuffle_context(alone, inside, SPECIAL, seed=seed) == moved[own]).all()
 
@@ -73,8 +85,7 @@ def test_a_sequence_is_shuffled_alike_wherever_it_stands(case, seed):
 def test_every_order_of_three_tokens_is_equally_likely():
     ids = np.arange(6000, dtype=np.uint64)
     tokens = np.tile([1, 10, 11, 12, 2], len(ids))
-    starts, lengths = np.arange(len(ids)) * 5, np.full(len(ids), 5)
-    seen = Sequences(tokens, starts, lengths, ids)
+    seen = sequences_of(tokens, np.full(len(ids), 5), ids)
     moved = shuffle_context(seen, np.zeros(0, np.int64), SPECIAL, seed=1).reshape(-1, 5)
     counts = Counter(map(tuple, moved[:, 1:4].tolist()))
     assert len(counts) == 6
@@ -95,7 +106,7 @@ def test_tokens_are_counted_as_the_rows_hold_them(recipe):
     expected: Counter[int] = Counter()
     for row in range(rows.num_rows[0]):
         read = rows.read(0, np.array([row]))
-        expected.update(read.tokens[0, : int(read.lengths.sum())].tolist())
+        expected.update(read.sequences.tokens.tolist())
     for token in ("[CLS]", "[SEP]"):
         assert expected.pop(vocabulary.tokenizer.token_to_id(token)) > 0
     counts = count_tokens(directory)

@@ -99,7 +99,7 @@ def test_unigram_is_the_mean_over_the_very_targets(recipe):
     probabilities, source = unigram(run), held_out(run)
     rows = RowSet(source.directory, "heldout", seed=run.seed)
     arrays = rows.arrays(source.corruption, np.arange(50), epoch=0)
-    targets = [label for label in arrays.targets["masked_lm"][1].tolist() if label >= 0]
+    targets = [label for label in arrays.targets["masked_lm"].labels.tolist() if label >= 0]
     result = score_set(run, constant_task(run), "heldout", source, probabilities)
     assert result.targets == len(targets)
     by_hand = -sum(probabilities[target] for target in targets) / len(targets)
@@ -111,11 +111,17 @@ def test_shuffled_context_is_the_loss_on_the_same_targets_in_shuffled_rows(recip
     task, source = sensitive_task(run), held_out(run)
     rows = RowSet(source.directory, "heldout", seed=run.seed)
     arrays = rows.arrays(source.corruption, np.arange(50), epoch=0)
-    stored = rows.read(0, np.arange(50)).sequences()
-    seen = dataclasses.replace(stored, tokens=arrays.ids.reshape(-1))
-    places, labels = arrays.targets["masked_lm"]
-    moved = shuffle_context(seen, places[labels >= 0], rows.special, seed=run.seed)
-    batch = to_batch(dataclasses.replace(arrays, ids=moved.reshape(arrays.ids.shape)))
+    inside = arrays.sequence_ids > 0
+    stored = rows.read(0, np.arange(50)).sequences
+    seen = dataclasses.replace(stored, tokens=arrays.ids[inside])
+    asked = arrays.targets["masked_lm"]
+    labels = asked.labels
+    visible = np.zeros(arrays.ids.size, dtype=bool)
+    visible[asked.indices[labels >= 0]] = True
+    places = np.flatnonzero(visible.reshape(inside.shape)[inside])
+    ids = arrays.ids.copy()
+    ids[inside] = shuffle_context(seen, places, rows.special, seed=run.seed)
+    batch = to_batch(dataclasses.replace(arrays, ids=ids))
     with torch.no_grad():
         logits = task.model(batch)["masked_lm"].double()
     by_hand = torch.nn.functional.cross_entropy(logits, torch.from_numpy(labels)).item()

@@ -8,11 +8,12 @@ import pyarrow as pa
 import pytest
 
 from configs.schema import load
+from preprocessing.arrangement import IGNORED
 from preprocessing.corruption.masked import MaskedConfig
 from preprocessing.inspection.examples import read_examples, render
 from preprocessing.inspection.outputs import Output, Selection, named
 from preprocessing.inspection.tokens import render as render_tokens
-from preprocessing.rows import IGNORED, RowSet
+from preprocessing.rows import RowSet
 from preprocessing.settings import decode_preparation
 
 
@@ -28,7 +29,8 @@ def test_rows_are_those_of_the_loader(prepared: Path, name: str, epoch: int) -> 
     output, rows = opened(prepared, name)
     shown = list(read_examples(output, Selection(range(2, 7), epoch=epoch)))
     arrays = rows.arrays(MaskedConfig(), np.arange(2, 7), epoch=epoch)
-    places, labels = arrays.targets["masked_lm"]
+    asked = arrays.targets["masked_lm"]
+    places, labels = asked.indices, asked.labels
     assert [row["row"] for row in shown] == [2, 3, 4, 5, 6]
     for number, row in enumerate(shown):
         assert row["ids"] == arrays.ids[number].tolist()
@@ -63,12 +65,12 @@ def test_truth_and_fate_of_targets(prepared: Path) -> None:
             assert (target["shown"] == "[MASK]") == (target["fate"] == "masked")
             assert (target["shown"] == target["truth"]) == (target["fate"] == "kept")
             restored[target["place"]] = target["truth"]
-        plain = rows.read(0, np.array([row["row"]])).tokens[0]
+        plain = rows.read(0, np.array([row["row"]])).sequences.tokens
         (same,) = read_examples(output, Selection(range(row["row"], row["row"] + 1), epoch=9))
         for target in same["targets"]:
             same["pieces"][target["place"]] = target["truth"]
         assert same["pieces"] == restored
-        assert len(plain) == len(restored)
+        assert len(plain) == sum(one > 0 for one in row["sequence_ids"])
     total = sum(counts.values())
     assert total > 500
     assert abs(counts["masked"] / total - 0.8) < 0.06

@@ -180,7 +180,7 @@ def prepare(root: Path, text: Path, *, form: str, heldout_rows: int | None) -> t
     heldout = data.validation["heldout"].open()
     num_rows = min(heldout.num_rows, heldout_rows or heldout.num_rows)
     _, labels = heldout.arrays(range(num_rows)).targets["masked_lm"]
-    logarithms = unigram_log_probabilities(count_tokens(data.phases[0].directory))
+    logarithms = unigram_log_probabilities(count_tokens(data.phases[0].sets[0].directory))
     return recipe, -float(logarithms[labels[labels >= 0]].mean())
 
 

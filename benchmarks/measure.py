@@ -6,9 +6,14 @@ import json
 import os
 import platform
 import statistics
+import sys
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
+
+# Ahead of this folder, whose preprocessing.py must not stand in for the package of its name.
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
 
 def alternate(

@@ -31,9 +31,6 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-
-sys.path.append(sys.path.pop(0))  # this file must not stand in for the package of its name
-
 from measure import tell
 
 CORPORA = {"en": "en_novels", "zh": "zh_novels", "de": "de_novels", "ja": "ja_aozora"}

@@ -225,9 +225,12 @@ def _collect(
 ) -> None:
     if dataclasses.is_dataclass(value):
         for field in dataclasses.fields(value):
+            own = getattr(value, field.name)
+            if field.metadata.get("added") and own == field.default:
+                continue  # as in to_plain: what was saved before it was added does not know it
             name = f"{path}.{field.name}" if path else field.name
             resume = field.metadata.get("resume", inherited)
-            _collect(getattr(value, field.name), name, resume, leaves)
+            _collect(own, name, resume, leaves)
     elif isinstance(value, Mapping) and any(map(dataclasses.is_dataclass, value.values())):
         for key, item in value.items():
             _collect(item, f"{path}.{key}", inherited, leaves)

@@ -74,6 +74,16 @@ def _convert_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _inspect_arguments(parser: argparse.ArgumentParser) -> None:
+    inspect_arguments(parser)
+    parser.add_argument(
+        "--step",
+        type=_positive,
+        help="of a run (a recipe, or its output directory): the exact batch of this step, counted "
+        "as in metrics.jsonl, and the documents it came from",
+    )
+
+
 def _import_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folder", type=Path, metavar="FOLDER", help="a Hugging Face folder")
     parser.add_argument("output", type=Path, metavar="OUTPUT", help="a new folder for ours")
@@ -168,6 +178,18 @@ def _import(arguments: argparse.Namespace) -> Result:
     return import_folder(arguments.folder, arguments.output)
 
 
+def _inspect(arguments: argparse.Namespace) -> Result:
+    if arguments.step is None:
+        return run_inspect(arguments)
+    from pipeline.inspecting import show_step
+
+    given = (arguments.rows, arguments.split, arguments.id, arguments.grep, arguments.epoch)
+    if arguments.html is not None or any(one is not None for one in given):
+        raise InputError("--step shows the whole batch of a step; leave out what chooses rows")
+    return show_step(arguments.target, arguments.overrides, arguments.step, as_json=arguments.json)
+
+
+inspect_summary, inspect_example, inspect_arguments, run_inspect = OTHER_COMMANDS["inspect"]
 _QUICKSTART = "configs/quickstart.yaml"
 COMMANDS: dict[str, Entry] = {
     **{
@@ -180,7 +202,7 @@ COMMANDS: dict[str, Entry] = {
         )
         for name, (summary, _) in STAGES.items()
     },
-    "inspect": Entry("prepare", *OTHER_COMMANDS["inspect"]),
+    "inspect": Entry("prepare", inspect_summary, inspect_example, _inspect_arguments, _inspect),
     "takedown": Entry("prepare", *OTHER_COMMANDS["takedown"]),
     "run": Entry(
         "train",

@@ -6,21 +6,25 @@ A phase is a sequence of micro-batches without end. The i-th of them is a pure f
 
 from __future__ import annotations
 
+import abc
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from pipeline.batch import Batch
-from preprocessing.arrangement import Arrays, join
+from pipeline.phases import TaskOrder
+from preprocessing.arrangement import IGNORED, Arrays, Shape, TargetArrays, interleave
+from preprocessing.block_cache import BlockCache
 from preprocessing.corruption import CorruptionConfig
-from preprocessing.order import Epochs
+from preprocessing.order import Epochs, Interleave, StreamOrder, Windows
 from preprocessing.rows import RowSet
 
 _FINGERPRINT_BYTES = 5  # sums of a million 40-bit fingerprints fit 64 bits
@@ -43,6 +47,13 @@ class RowSource:
         corruption: what the loader does to them where they are dynamic.
         seed: of order and corruption.
         phase: key of the order; None leaves the rows in their stored order (validation).
+        streams: how many streams the rows are read as; None where they are shuffled.
+        window: record batches that are shuffled among each other; None for all rows.
+        cache: where blocks of far-away shards are kept.
+        number: among the sources of its phase, in the key of the order.
+        shape: of the arrays, where it is not the set's own.
+        absent: targets by name that other rows have, and these have none of: an empty one each.
+        bucket: the length of the set's shorter rows, where they are meant.
     """
 
     directory: Path
@@ -50,6 +61,22 @@ class RowSource:
     corruption: CorruptionConfig
     seed: int
     phase: int | None
+    streams: int | None = None
+    window: int | None = None
+    cache: BlockCache | None = None
+    number: int = 0
+    shape: Shape | None = None
+    absent: Mapping[str, TargetArrays] = field(default_factory=dict)
+    bucket: int | None = None
+
+    @property
+    def sets(self) -> tuple[RowSource, ...]:
+        """The examples sets it reads."""
+        return (self,)
+
+    def objectives(self, step: int) -> frozenset[str] | None:
+        """What a step of the phase trains; None for everything."""
+        return None
 
     def open(self) -> OpenRows:
         """Map the shards; to be called in the process that reads."""
@@ -57,47 +84,198 @@ class RowSource:
 
 
 @dataclass(frozen=True)
-class Data:
-    """The rows of a run: training rows by phase, validation rows by set, and their digests."""
+class MixedSource:
+    """The rows of several sources, each with its share in every block of positions."""
 
-    phases: tuple[RowSource, ...]
+    sets: tuple[RowSource, ...]
+    order: Interleave
+
+    def objectives(self, step: int) -> frozenset[str] | None:
+        """What a step of the phase trains; None for everything."""
+        return None
+
+    def open(self) -> OpenMixture:
+        """Map the shards; to be called in the process that reads."""
+        return OpenMixture(self)
+
+
+@dataclass(frozen=True)
+class TaskSource:
+    """The rows of several tasks, one task a step; a task may be the rows of one length of a set.
+
+    Attributes:
+        sets: the rows of each task.
+        names: of the tasks.
+        trained: the objectives of each task; None for everything.
+        order: which task a step has.
+        rows_at: how many rows of each task stand at one position; left out, one.
+    """
+
+    sets: tuple[RowSource, ...]
+    names: tuple[str, ...]
+    trained: tuple[frozenset[str] | None, ...]
+    order: TaskOrder
+    rows_at: tuple[int, ...] = ()
+
+    def objectives(self, step: int) -> frozenset[str] | None:
+        """What a step of the phase trains; None for everything."""
+        return self.trained[self.order.task(step)]
+
+    def open(self) -> OpenTasks:
+        """Map the shards; to be called in the process that reads."""
+        return OpenTasks(self)
+
+
+Source: TypeAlias = RowSource | MixedSource | TaskSource
+"""Where the rows of a phase come from."""
+
+DIGEST_OF_ROWS = "rows:"
+"""What digests of rows begin with; those of manifests, which were taken before, do not."""
+
+
+@dataclass(frozen=True)
+class Data:
+    """The rows of a run: training rows by phase, validation rows by set, and their digests.
+
+    Attributes:
+        digests: of all that is read in each phase.
+        manifests: digests of the phases' manifests, which is what checkpoints held before.
+    """
+
+    phases: tuple[Source, ...]
     validation: Mapping[str, RowSource]
     digests: Mapping[str, str]
+    manifests: Mapping[str, str]
     tokenizer: str
 
+    def digests_like(self, recorded: Mapping[str, str]) -> dict[str, str | None]:
+        """The digest of each phase in the form that a checkpoint recorded it in."""
+        return {
+            phase: self.digests.get(phase)
+            if digest.startswith(DIGEST_OF_ROWS)
+            else self.manifests.get(phase)
+            for phase, digest in recorded.items()
+        }
 
-class OpenRows:
+
+class Found(NamedTuple):
+    """Rows of one examples set in one epoch, and which rows of the micro-batch they are."""
+
+    of: OpenRows
+    epoch: int
+    rows: NDArray[np.int64]
+    places: NDArray[np.int64]
+
+
+class Reader(abc.ABC):
+    """An opened source."""
+
+    @abc.abstractmethod
+    def find(self, positions: NDArray[np.int64]) -> list[Found]:
+        """The rows at ascending positions of a step."""
+
+    def arrays(self, positions: range) -> Arrays:
+        """The micro-batch at consecutive positions of a step."""
+        found = self.find(np.arange(positions.start, positions.stop))
+        return interleave(
+            [one.of.read(one.rows, one.epoch) for one in found], [one.places for one in found]
+        )
+
+
+class OpenRows(Reader):
     """An opened :class:`RowSource`."""
 
     def __init__(self, source: RowSource) -> None:
-        self._source = source
-        self.rows = RowSet(source.directory, source.split, seed=source.seed)
-        self._epochs = (
-            None
-            if source.phase is None
-            else Epochs(tuple(self.rows.num_rows), source.seed, source.phase)
+        self.source = source
+        self.rows = RowSet(
+            source.directory,
+            source.split,
+            seed=source.seed,
+            bucket=source.bucket,
+            cache=source.cache,
         )
+        self._epochs: Epochs | StreamOrder | None = None
+        if source.phase is not None:
+            rows = tuple(self.rows.num_rows)
+            self._epochs = (
+                Epochs(rows, source.seed, source.phase, source.number, self._windows(source))
+                if source.streams is None
+                else StreamOrder(rows, source.streams, source.seed, source.phase)
+            )
+
+    def _windows(self, source: RowSource) -> Windows | None:
+        return Windows(self.rows.rows_per_batch, source.window) if source.window else None
 
     @property
     def num_rows(self) -> int:
         """Rows of the first epoch."""
         return self.rows.num_rows[0]
 
-    def located(
-        self, positions: range
-    ) -> list[tuple[int, np.ndarray[tuple[int], np.dtype[np.int64]]]]:
-        """``(epoch, rows)`` at consecutive positions."""
-        wanted = np.arange(positions.start, positions.stop)
-        return [(0, wanted)] if self._epochs is None else self._epochs.locate(wanted)
+    def find(self, positions: NDArray[np.int64]) -> list[Found]:
+        """The rows at ascending positions."""
+        located = [(0, positions)] if self._epochs is None else self._epochs.locate(positions)
+        ends = np.cumsum([0, *(len(rows) for _, rows in located)]).tolist()
+        return [
+            Found(self, epoch, rows, np.arange(end - len(rows), end))
+            for (epoch, rows), end in zip(located, ends[1:], strict=True)
+        ]
 
-    def arrays(self, positions: range) -> Arrays:
-        """The micro-batch at consecutive positions."""
-        return join(
-            [
-                self.rows.arrays(self._source.corruption, rows, epoch=epoch)
-                for epoch, rows in self.located(positions)
-            ]
-        )
+    def read(self, rows: NDArray[np.int64], epoch: int) -> Arrays:
+        """Rows ``[rows]`` in an epoch, with all the targets that other rows of the phase have."""
+        own = self.source
+        arrays = self.rows.arrays(own.corruption, rows, epoch=epoch, shape=own.shape)
+        if not own.absent:
+            return arrays
+        empty = {name: _without_target(like, len(rows)) for name, like in own.absent.items()}
+        return replace(arrays, targets={**arrays.targets, **empty})
+
+    def begins(self, position: int) -> bool:
+        """Whether the streams begin anew with the step whose first row stands at ``position``."""
+        return isinstance(self._epochs, StreamOrder) and self._epochs.begins(position)
+
+
+def _without_target(like: TargetArrays, count: int) -> TargetArrays:
+    """So many targets of a kind, all of them padding."""
+    return TargetArrays(
+        np.zeros(count, dtype=np.int64),
+        np.full(count, IGNORED, dtype=np.int64),
+        {name: np.zeros(count, dtype=values.dtype) for name, values in like.extra.items()},
+        like.of_decoder,
+    )
+
+
+class OpenMixture(Reader):
+    """An opened :class:`MixedSource`."""
+
+    def __init__(self, source: MixedSource) -> None:
+        self._order = source.order
+        self._sets = [one.open() for one in source.sets]
+
+    def find(self, positions: NDArray[np.int64]) -> list[Found]:
+        """The rows at ascending positions."""
+        sources, indices = self._order.locate(positions)
+        places = [np.flatnonzero(sources == number) for number in range(len(self._sets))]
+        return [
+            found._replace(places=own[found.places])
+            for rows, own in zip(self._sets, places, strict=True)
+            if len(own)
+            for found in rows.find(indices[own])
+        ]
+
+
+class OpenTasks(Reader):
+    """An opened :class:`TaskSource`."""
+
+    def __init__(self, source: TaskSource) -> None:
+        self._order = source.order
+        self._rows_at = source.rows_at or (1,) * len(source.sets)
+        self._sets = [one.open() for one in source.sets]
+
+    def find(self, positions: NDArray[np.int64]) -> list[Found]:
+        """The rows at consecutive positions of one step."""
+        task, first = self._order.find(int(positions[0]))
+        own = self._rows_at[task]
+        return self._sets[task].find(own * first + np.arange(own * len(positions)))
 
 
 class Work(NamedTuple):
@@ -109,9 +287,9 @@ class Work(NamedTuple):
 
 
 class _WorkDataset(Dataset[MicroBatch]):
-    def __init__(self, source: RowSource) -> None:
+    def __init__(self, source: Source) -> None:
         self._source = source
-        self._rows: OpenRows | None = None
+        self._rows: Reader | None = None
 
     def __getitem__(self, work: Work) -> MicroBatch:
         if self._rows is None:  # opened in the worker: maps are not inherited
@@ -160,7 +338,7 @@ class Deal:
                 yield Work(range(begin, begin + self.micro_batch_rows), number, counts)
 
 
-def load(source: RowSource, deal: Deal, *, workers: int, pin: bool) -> Iterator[list[MicroBatch]]:
+def load(source: Source, deal: Deal, *, workers: int, pin: bool) -> Iterator[list[MicroBatch]]:
     """Prepare micro-batches, a list a step, ahead of their use in ``workers`` processes."""
     loader: DataLoader[MicroBatch] = DataLoader(
         _WorkDataset(source),

@@ -29,7 +29,8 @@ from pipeline.training.checkpoints.checkpoint import (
 )
 from pipeline.training.tracking import read_metrics
 from preprocessing.charts import number
-from preprocessing.storage import MANIFEST, InputError, Manifest, write_text
+from preprocessing.rows import TABLES
+from preprocessing.storage import InputError, Manifest, write_text
 
 REPORT_FILE = "report.html"
 TEMPLATE = "report.html.j2"
@@ -234,7 +235,7 @@ def _details(event: Record) -> str:
 def data_lines(run: Run) -> list[StageLine]:
     """What became of the text, stage by stage, as the manifests tell it."""
     preparation = run.preparation
-    names = dict.fromkeys(phase.examples for phase in run.phases)
+    names = dict.fromkeys(name for phase in run.phases for name in phase.sets)
     places = [
         ("ingest", preparation.documents_directory),
         *([("clean", preparation.filtered_directory)] if preparation.corpus.clean else []),
@@ -262,6 +263,8 @@ def _stage_lines(stage: str, manifest: Manifest) -> Iterator[StageLine]:
         yield StageLine(stage, "all", tokens=f"{manifest.facts['vocab_size']:,} kinds")
         return
     for split in manifest.splits:
+        if stage.startswith("examples ") and split == TABLES:
+            continue
         totals = manifest.totals(split)
         counted = [key for key in ("characters", "tokens", "sequences") if key in totals]
         figures: dict[str, str] = {key: f"{totals[key]:,}" for key in counted}
@@ -324,7 +327,7 @@ def _digests(run: Run, state: State | None) -> list[tuple[str, str]]:
         return []
     return [
         *(
-            (f"examples of phase {phase}: {run.phases[int(phase)].examples}/{MANIFEST}", digest)
+            (f"examples of phase {phase}: {', '.join(run.phases[int(phase)].sets)}", digest)
             for phase, digest in state.data.items()
             if int(phase) < len(run.phases)
         ),

@@ -98,6 +98,21 @@ class GuardsConfig:
 
 
 @config
+class FarDataConfig:
+    """What becomes of examples that lie in an object store (``corpus.directory: s3://...``).
+
+    Attributes:
+        directory: on a local disk of every host; runs may share it.
+        stage: copy them there whole before the first step; else blocks of them, as they are read.
+        max_bytes: of the blocks together; those that were used longest ago go first.
+    """
+
+    directory: Path
+    stage: bool = False
+    max_bytes: Annotated[int, pydantic.Field(ge=2**26)] = 100 * 2**30
+
+
+@config
 class TrainConfig:
     """How the training runs.
 
@@ -115,6 +130,8 @@ class TrainConfig:
         log_every, evaluate_every, save_every: in steps; the last step does all three.
         keep_checkpoints: of the newest; ``milestone_every`` steps one is kept for good.
         loader_workers: processes that prepare micro-batches; 0 does it in between.
+        far_data: a local disk for examples of an object store; left out, they are read from there
+            every time.
         verify_data: compare the shards with their checksums before the first step.
     """
 
@@ -133,6 +150,7 @@ class TrainConfig:
     keep_checkpoints: Positive = setting(2, resume="free")
     milestone_every: Positive | None = setting(None, resume="free")
     loader_workers: Annotated[int, pydantic.Field(ge=0)] = setting(1, resume="free")
+    far_data: FarDataConfig | None = setting(None, resume="free")
     verify_data: bool = setting(True, resume="free")
 
     def __post_init__(self) -> None:

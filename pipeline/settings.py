@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -127,38 +127,11 @@ def _misfits(run: Run) -> list[str]:
     """What is right by itself and does not fit together."""
     if not run.phases:
         return ["phases: give at least one"]
-    problems = []
-    paired = {
-        name: examples.layout.label() == "next_sentence"
-        for name, examples in run.preparation.examples.items()
-    }
-    for index, phase in enumerate(run.phases):
-        where = f"phases.{index}"
-        examples = run.preparation.examples.get(phase.examples)
-        if examples is None:
-            known = ", ".join(run.preparation.examples)
-            problems.append(f"{where}.examples: '{phase.examples}' is not one of: {known}")
-            continue
-        batches = {f"{where}.batch_rows": phase.batch_rows} | {
-            f"{where}.batch_warmup.{number}.batch_rows": stage.batch_rows
-            for number, stage in enumerate(phase.batch_warmup)
-        }
-        problems += [
-            f"{key}: {batch_rows} is not a multiple of "
-            f"train.micro_batch_rows ({run.train.micro_batch_rows})"
-            for key, batch_rows in batches.items()
-            if batch_rows % run.train.micro_batch_rows
-        ]
-        if examples.length > run.model.max_positions:
-            problems.append(
-                f"{where}.examples: '{phase.examples}' has length {examples.length}, "
-                f"more than model.max_positions ({run.model.max_positions})"
-            )
-        if run.model.next_sentence and not paired[phase.examples]:
-            problems.append(
-                f"{where}.examples: '{phase.examples}' has no pairs for the model's "
-                "next-sentence head; use layout 'pairs', or model.next_sentence=false"
-            )
+    problems = [
+        problem
+        for index, phase in enumerate(run.phases)
+        for problem in _misfits_of_phase(run, phase, f"phases.{index}")
+    ]
     if run.train.engine == "deepspeed":
         problems += _memory_misfits(run)
     stage = run.deepspeed.zero_stage
@@ -182,6 +155,46 @@ def _misfits(run: Run) -> list[str]:
             "objectives: next_sentence is trained exactly where model.next_sentence is true"
         )
     return problems
+
+
+def _misfits_of_phase(run: Run, phase: PhaseConfig, where: str) -> Iterator[str]:
+    """What a phase reads, in batches of what size, beside what the model takes."""
+    batches = {f"{where}.batch_rows": phase.batch_rows} | {
+        f"{where}.batch_warmup.{number}.batch_rows": stage.batch_rows
+        for number, stage in enumerate(phase.batch_warmup)
+    }
+    for key, batch_rows in batches.items():
+        if batch_rows % run.train.micro_batch_rows:
+            yield (
+                f"{key}: {batch_rows} is not a multiple of "
+                f"train.micro_batch_rows ({run.train.micro_batch_rows})"
+            )
+    known = run.preparation.examples
+    for place, name in phase.named_sets():
+        if name not in known:
+            yield f"{where}.{place}: '{name}' is not one of: {', '.join(known)}"
+            continue
+        if known[name].length > run.model.max_positions:
+            yield (
+                f"{where}.{place}: '{name}' has length {known[name].length}, "
+                f"more than model.max_positions ({run.model.max_positions})"
+            )
+        if phase.streams and (not known[name].layout.consecutive() or known[name].pack):
+            yield (
+                f"{where}.streams: rows of '{name}' do not go on where the row before "
+                "ends; use layout 'streams', not packed"
+            )
+    unpaired = [
+        name
+        for name in phase.sets
+        if name in known and known[name].layout.label() != "next_sentence"
+    ]
+    enough = len(unpaired) < len(phase.sets) if phase.tasks else not unpaired
+    if run.model.next_sentence and not enough:
+        yield (
+            f"{where}: '{', '.join(unpaired)}' has no pairs for the model's next-sentence head; "
+            "use layout 'pairs', or model.next_sentence=false"
+        )
 
 
 def _memory_misfits(run: Run) -> list[str]:

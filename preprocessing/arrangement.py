@@ -238,6 +238,92 @@ def _fill(
     return int(longest)
 
 
+def interleave(parts: Sequence[Arrays], places: Sequence[NDArray[np.int64]]) -> Arrays:
+    """Micro-batches as one: row i of a part becomes row ``places[part][i]``.
+
+    Targets stand in the order of the rows, those of a row as they were, and padding last.
+    """
+    order = np.concatenate(places)
+    joined = join(parts)
+    if (order == np.arange(len(order))).all():
+        return joined
+
+    def moved(arrays: Arrays) -> dict[str, NDArray[np.int64]]:
+        found = {name: np.empty_like(getattr(arrays, name)) for name in _PER_TOKEN}
+        for name, values in found.items():
+            values[order] = getattr(arrays, name)
+        return found
+
+    def targets(own: TargetArrays) -> TargetArrays:
+        side = joined.decoder if own.of_decoder else joined
+        assert side is not None
+        length = side.ids.shape[1]
+
+        def shifted(indices: NDArray[np.int64]) -> NDArray[np.int64]:
+            rows, within = np.divmod(indices, length)
+            return np.asarray(order[rows] * length + within)
+
+        indices = shifted(own.indices)
+        padding = own.labels == IGNORED
+        by_row = np.argsort(np.where(padding, len(order), indices // length), kind="stable")
+        rest = padding[by_row]
+
+        def sorted_(values: NDArray[Any]) -> NDArray[Any]:
+            return np.where(rest, 0, values[by_row]).astype(values.dtype)
+
+        return TargetArrays(
+            sorted_(indices),
+            own.labels[by_row],
+            {
+                name: sorted_(shifted(values) if name.endswith("_place") else values)
+                for name, values in own.extra.items()
+            },
+            own.of_decoder,
+        )
+
+    channels = {name: np.empty_like(values) for name, values in joined.channels.items()}
+    for name, values in channels.items():
+        values[order] = joined.channels[name]
+    decoder = joined.decoder
+    return _arrays(
+        moved(joined),
+        {name: targets(own) for name, own in joined.targets.items()},
+        channels,
+        None if decoder is None else _arrays(moved(decoder), {}, {}, None),
+    )
+
+
+def single_row(arrays: Arrays, row: int) -> Arrays:
+    """One row of a micro-batch, with its own targets and no padded ones."""
+
+    def tokens(own: Arrays) -> dict[str, NDArray[np.int64]]:
+        return {name: getattr(own, name)[row : row + 1] for name in _PER_TOKEN}
+
+    def targets(own: TargetArrays) -> TargetArrays:
+        side = arrays.decoder if own.of_decoder else arrays
+        assert side is not None
+        length = side.ids.shape[1]
+        kept = (own.indices // length == row) & (own.labels != IGNORED)
+        first = row * length
+        return TargetArrays(
+            own.indices[kept] - first,
+            own.labels[kept],
+            {
+                name: values[kept] - first if name.endswith("_place") else values[kept]
+                for name, values in own.extra.items()
+            },
+            own.of_decoder,
+        )
+
+    decoder = arrays.decoder
+    return _arrays(
+        tokens(arrays),
+        {name: targets(own) for name, own in arrays.targets.items()},
+        {name: values[row : row + 1] for name, values in arrays.channels.items()},
+        None if decoder is None else _arrays(tokens(decoder), {}, {}, None),
+    )
+
+
 def join(parts: Sequence[Arrays]) -> Arrays:
     """Micro-batches below each other."""
     if len(parts) == 1:

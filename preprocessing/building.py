@@ -7,6 +7,7 @@ documents --layout--> sequences (pieces of documents) --packing--> which sequenc
 from __future__ import annotations
 
 from collections.abc import Sequence
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -20,19 +21,24 @@ from preprocessing.corruption import (
     SpecialIds,
 )
 from preprocessing.corruption.base import ABSENT
+from preprocessing.corruption.fitting import longest_fitting
 from preprocessing.layouts.base import FRAMES, Cut
-from preprocessing.marks import document_marks
+from preprocessing.marking import Marker
 from preprocessing.packing import pack_rows
 from preprocessing.rows import Rows, record_batch
 from preprocessing.settings import ExamplesConfig
 from preprocessing.storage import InputError
+from preprocessing.tables.base import Arrays
 from preprocessing.tokenizers.specials import Role
 from preprocessing.tokens import TokenStore
 from preprocessing.vocabulary import Vocabulary
 
 
 class RowMaker:
-    """Makes rows of an examples set from the documents of one split.
+    """Makes rows of an examples set, all of one length, from the documents of one split.
+
+    Args:
+        length: which of the set's ``row_lengths``; None takes the longest.
 
     Attributes:
         schema: of the record batches.
@@ -40,16 +46,34 @@ class RowMaker:
     """
 
     def __init__(
-        self, config: ExamplesConfig, vocabulary: Vocabulary, store: TokenStore, seed: int
+        self,
+        config: ExamplesConfig,
+        vocabulary: Vocabulary,
+        store: TokenStore,
+        seed: int,
+        tables: Arrays = MappingProxyType({}),
+        *,
+        length: int | None = None,
     ) -> None:
         self._config, self._store, self._seed = config, store, seed
+        self._length = config.length if length is None else length
+        self._layout = config.layout.bind(vocabulary)
         self._id_type = vocabulary.id_type
-        self._context = Context(special_ids(vocabulary))
+        self._context = Context(special_ids(vocabulary), tables)
+        self._raw_length = raw_length(config, self._context)
+        config.corruption.check(self._context, self._raw_length)
+        frame = FRAMES[config.frame]
+        self._context.special.require(
+            f"examples of the frame '{config.frame}'",
+            "pad",
+            *(["start"] if frame.before or frame.behind else []),
+            *(["separator"] if frame.after_each else []),
+        )
         nothing = self.cut(range(0), 0)
         no_rows = self._rows(nothing, [])
         corrupted = self._corrupt(no_rows, 0)
         static = corrupted if config.mode == "static" else None
-        self.schema = record_batch(no_rows, self._id_type, static).schema
+        self.schema = self._record_batch(no_rows, static).schema
         self.facts: dict[str, Any] = {
             "max_targets": dict.fromkeys(self._bounds(nothing).targets, 0),
             "max_sequences": 0,
@@ -61,10 +85,10 @@ class RowMaker:
     def cut(self, documents: range, copy: int) -> Cut:
         """The sequences of some documents."""
         config = self._config
-        return config.layout.cut(
+        return self._layout.cut(
             self._store,
             documents,
-            raw_length(config, self._context),
+            self._raw_length,
             FRAMES[config.frame],
             seed=self._seed,
             copy=copy,
@@ -72,10 +96,19 @@ class RowMaker:
 
     def members(self, cut: Cut) -> list[list[int]]:
         """Which sequences stand in which row."""
-        limits = self._bounds(cut)
-        if self._config.pack:
-            return pack_rows(limits.inputs, self._config.length)
-        return [[index] for index in range(len(limits.inputs))]
+        limits, config = self._bounds(cut), self._config
+        if config.pack:
+            decoder = None
+            if limits.decoder is not None:
+                decoder = limits.decoder, _decoder_length(config)
+            return pack_rows(limits.inputs, config.length, decoder=decoder)
+        own = np.full(len(limits.inputs), config.length)
+        for length in reversed(config.buckets):
+            fits = limits.inputs <= length
+            if limits.decoder is not None:
+                fits &= limits.decoder <= _decoder_length(config) * length // config.length
+            own[fits] = length
+        return [[index] for index in np.flatnonzero(own == self._length).tolist()]
 
     def make(
         self, cut: Cut, members: Sequence[Sequence[int]], copy: int
@@ -89,7 +122,7 @@ class RowMaker:
         sequences = int(np.bincount(rows.row_of).max())
         self.facts["max_sequences"] = max(self.facts["max_sequences"], sequences)
         static = self._corrupt(rows, copy) if self._config.mode == "static" else None
-        return rows, record_batch(rows, self._id_type, static)
+        return rows, self._record_batch(rows, static)
 
     def _bounds(self, cut: Cut) -> Bounds:
         return self._config.corruption.bounds(self._context, cut.lengths)
@@ -97,6 +130,16 @@ class RowMaker:
     def _rows(self, cut: Cut, members: Sequence[Sequence[int]]) -> Rows:
         wanted = self._config.corruption.marks()
         return gather_rows(self._store, cut, members, self._context.special, wanted)
+
+    def _record_batch(self, rows: Rows, static: Corrupted | None) -> pa.RecordBatch:
+        config = self._config
+        return record_batch(
+            rows,
+            self._id_type,
+            static,
+            marks=config.corruption.marks() != 0,
+            backward=config.layout.reads_backward(),
+        )
 
     def _corrupt(self, rows: Rows, copy: int) -> Corrupted:
         return self._config.corruption.corrupt(
@@ -117,6 +160,8 @@ def special_ids(vocabulary: Vocabulary) -> SpecialIds:
         start=known("start"),
         separator=known("separator"),
         mask=known("mask"),
+        end=known("end"),
+        sentinels=vocabulary.sentinel_ids,
     )
 
 
@@ -125,14 +170,17 @@ def raw_length(config: ExamplesConfig, context: Context) -> int:
 
     >>> # T5's spans of a mean of 3 tokens: 568 tokens become 512, and 114 for the decoder
     """
-    lengths = np.arange(1, 4 * config.length + 1)
-    limits = config.corruption.bounds(context, lengths)
-    fits = limits.inputs <= config.length
-    if limits.decoder is not None:
-        fits &= limits.decoder <= _decoder_length(config)
-    if not fits.any():
+    scheme = config.corruption
+    has_decoder = scheme.bounds(context, np.array([1])).decoder is not None
+    decoder_length = _decoder_length(config) if has_decoder else None
+    if not has_decoder and config.decoder_length is not None:
+        raise InputError(
+            f"examples: corruption '{scheme.kind}' feeds no decoder; leave decoder_length out"
+        )
+    longest = longest_fitting(scheme, context, config.length, decoder_length)
+    if not longest:
         raise InputError(f"examples: not even a single token fits a row of {config.length}")
-    return int(lengths[fits][-1])
+    return longest
 
 
 def _decoder_length(config: ExamplesConfig) -> int:
@@ -156,26 +204,40 @@ def gather_rows(
     offsets = np.concatenate([[0], np.cumsum(lengths)])
     tokens = np.empty(int(offsets[-1]), dtype=np.int64)
     marks = np.zeros(len(tokens) if wanted_marks else 0, dtype=np.uint8)
-    frame, pieces = cut.frame, cut.pieces
+    marker = Marker(store, wanted_marks)
+    frame, pieces, separators = cut.frame, cut.pieces, cut.separators
+    document_end = special.separator if special.end == ABSENT else special.end
+    backward = np.zeros(len(cut.ids), dtype=np.bool_) if cut.backward is None else cut.backward
     for index, place in zip(order.tolist(), offsets.tolist(), strict=False):
         if frame.before:
             tokens[place] = special.start
             place += 1
-        for piece in range(int(cut.offsets[index]), int(cut.offsets[index + 1])):
+        own_pieces = range(int(cut.offsets[index]), int(cut.offsets[index + 1]))
+        own_marks = iter(marker.of(pieces, own_pieces) if wanted_marks else ())
+        for piece in own_pieces:
             document = int(pieces.documents[piece])
             own = slice(int(pieces.starts[piece]), int(pieces.stops[piece]))
+            inside = store.ids(document)[own]
             end = place + own.stop - own.start
-            tokens[place:end] = store.ids(document)[own]
+            there = np.arange(place, end)[:: -1 if backward[index] else 1]
+            tokens[there[: len(inside)]] = inside
+            tokens[there[len(inside) :]] = document_end
             if wanted_marks:
-                marks[place:end] = document_marks(store, document, wanted_marks)[own]
+                marks[there[: len(inside)]] = next(own_marks)
             place = end
-            if frame.after_each:
+            if separators[piece]:
                 tokens[place] = special.separator
                 place += 1
         if frame.behind:
             tokens[place] = special.start
     sequences = Sequences(
-        tokens, offsets, cut.ids[order], cut.first_lengths[order], cut.labels[order], marks
+        tokens=tokens,
+        offsets=offsets,
+        ids=cut.ids[order],
+        first_lengths=cut.first_lengths[order],
+        labels=cut.labels[order],
+        marks=marks,
+        backward=backward[order],
     )
     sizes = np.array([len(row) for row in members], dtype=np.int64)
     return Rows(sequences, np.repeat(np.arange(len(members)), sizes), len(members))

@@ -1,12 +1,13 @@
 """List columns of Arrow shards by row number, gathered by compiled code from the mapped files.
 
 Every record batch but a shard's last holds the same number of rows, so that a row is found by
-arithmetic. A shard is opened when a row of it is first asked for, and what is remembered of it are
-the addresses of its buffers: opening costs the same for any number of rows.
+arithmetic. A shard is opened when a row of it is first asked for, and what is remembered of the
+open ones are the addresses of their buffers: time and memory are the same for any number of rows.
 """
 
 from __future__ import annotations
 
+import os
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,12 +21,17 @@ from numba.core import types
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
+from preprocessing.block_cache import BlockCache
 from preprocessing.compiled import compiled
 from preprocessing.places import RemotePath
 from preprocessing.storage import InputError, Shard, open_shard
 
 MAX_OPEN = 256
 """Shards that are kept open; an open file counts against the process's limit."""
+
+MAX_HELD = 256
+"""Record batches of far-away shards that are kept in memory."""
+_CLOSED = -1
 
 _INT64 = numba.types.Array(numba.int64, 1, "C", readonly=True)
 
@@ -35,50 +41,61 @@ class ColumnStore:
 
     Args:
         rows_per_batch: of every record batch but a shard's last.
+        cache: where blocks of far-away shards are kept; without one they are read every time.
+
+    Attributes:
+        schema: of the shards; empty where there are none.
 
     Raises:
-        InputError: a shard is missing, or not of the size that the manifest says.
+        InputError: a shard is missing.
     """
 
     def __init__(
-        self, directory: Path, shards: Sequence[Shard], rows_per_batch: int, *, check: bool = True
+        self,
+        directory: Path,
+        shards: Sequence[Shard],
+        rows_per_batch: int,
+        cache: BlockCache | None = None,
     ) -> None:
-        self._paths = [directory / shard.name for shard in shards]
-        if check:
-            for path, shard in zip(self._paths, shards, strict=True):
-                _check_size(path, shard)
+        _check_presence(directory, shards)
+        self._directory, self._shards, self._cache = directory, shards, cache
         rows = np.array([shard.rows for shard in shards], dtype=np.int64)
         self._rows_per_batch = rows_per_batch
         self._starts = np.concatenate([[0], np.cumsum(rows)])
-        self._batches = np.concatenate([[0], np.cumsum(-(-rows // rows_per_batch))])
+        # An open shard has a slot, and a record batch in it a number: those of the buffers' places.
+        self._slots = np.full(len(shards), _CLOSED, dtype=np.int64)
+        self._batches_a_slot = int(-(-rows.max(initial=0) // rows_per_batch))
+        self._known = np.zeros(0, dtype=np.bool_)
         self._columns: dict[str, _Column] = {}
         self._open: OrderedDict[int, pa.ipc.RecordBatchFileReader] = OrderedDict()
-        self._known = np.zeros(int(self._batches[-1]), dtype=np.bool_)
-        self._held: dict[int, pa.RecordBatch] = {}
+        self._free: list[int] = []
+        # Record batches that are not mapped, by number, the one used longest ago first.
+        self._held: OrderedDict[int, pa.RecordBatch] = OrderedDict()
+        self.schema = self._reader(0).schema if shards else pa.schema([])
 
     @property
     def num_rows(self) -> int:
         """Rows of all shards."""
         return int(self._starts[-1])
 
-    @property
-    def schema(self) -> pa.Schema:
-        """Of the shards; empty where there are none."""
-        return self._reader(0).schema if self._paths else pa.schema([])
-
     def locate(self, rows: NDArray[np.int64]) -> Located:
-        """Find rows ``[rows]``, and have what lies there at hand."""
+        """Find rows ``[rows]``, and have what lies there at hand until the next call."""
         shards = np.searchsorted(self._starts, rows, side="right") - 1
         batches, within = np.divmod(rows - self._starts[shards], self._rows_per_batch)
-        batches += self._batches[shards]
-        unknown = ~self._known[batches]
-        if unknown.any():
+        slots = self._slots[shards]
+        if (slots == _CLOSED).any():
             needed = np.unique(shards)
-            for shard in needed.tolist():  # first of all, so that none is closed for another
-                self._reader(shard, room=max(MAX_OPEN, len(needed)))
-            for batch in np.unique(batches[unknown]).tolist():
-                self._learn(batch)
-        return Located(batches, within)
+            for shard in needed.tolist():  # all of them first: opening one may close another
+                self._reader(shard, room=len(needed))
+            slots = self._slots[shards]
+        numbers = slots * self._batches_a_slot + batches
+        if self._held:
+            self._release(set(numbers.tolist()))
+        unknown = np.flatnonzero(~self._known[numbers])
+        for place in unknown.tolist():
+            if not self._known[numbers[place]]:
+                self._learn(int(shards[place]), int(batches[place]), int(numbers[place]))
+        return Located(numbers, within)
 
     def gather(
         self, name: str, located: Located, counts: NDArray[np.int64] | None = None
@@ -110,48 +127,81 @@ class ColumnStore:
             return values.astype(np.uint32).view(np.float32), offsets
         return values, offsets
 
-    def _reader(self, shard: int, room: int = MAX_OPEN) -> pa.ipc.RecordBatchFileReader:
+    def _reader(self, shard: int, room: int = 0) -> pa.ipc.RecordBatchFileReader:
         if shard in self._open:
             self._open.move_to_end(shard)
             return self._open[shard]
-        while len(self._open) >= room:
+        while len(self._open) >= max(MAX_OPEN, room):
             closed, _ = self._open.popitem(last=False)
-            own = range(int(self._batches[closed]), int(self._batches[closed + 1]))
-            self._known[own.start : own.stop] = False
-            for batch in own:
-                self._held.pop(batch, None)
-        reader = open_shard(self._paths[shard])
-        for index, field in enumerate(reader.schema):
-            if field.name not in self._columns and _is_list(field.type):
-                self._columns[field.name] = _Column.of(field.type, index, len(self._known))
+            self._free.append(int(self._slots[closed]))
+            self._slots[closed] = _CLOSED
+            first = self._free[-1] * self._batches_a_slot
+            for number in range(first, first + self._batches_a_slot) if self._held else ():
+                self._held.pop(number, None)
+        reader = self._open_shard(self._shards[shard])
+        if not self._columns:
+            self._columns = {
+                field.name: _Column.of(field.type, index)
+                for index, field in enumerate(reader.schema)
+                if _is_list(field.type)
+            }
+        slot = self._free.pop() if self._free else len(self._open)
+        self._make_room(slot + 1)
+        self._known[slot * self._batches_a_slot : (slot + 1) * self._batches_a_slot] = False
+        self._slots[shard] = slot
         self._open[shard] = reader
         return reader
 
-    def _learn(self, batch: int) -> None:
+    def _open_shard(self, shard: Shard) -> pa.ipc.RecordBatchFileReader:
+        path = self._directory / shard.name
+        if not isinstance(path, RemotePath):
+            return open_whole(path, shard.size)
+        if self._cache is None:
+            return open_shard(path)
+        return pa.ipc.open_file(pa.PythonFile(self._cache.open(path, shard), mode="r"))
+
+    def _make_room(self, slots: int) -> None:
+        """Have places for the buffers of so many open shards."""
+        wanted = slots * self._batches_a_slot
+        if wanted > len(self._known):
+            grown = max(wanted, 2 * len(self._known))
+            self._known = np.resize(self._known, grown)
+            for column in self._columns.values():
+                column.values = np.resize(column.values, grown)
+                column.offsets = np.resize(column.offsets, grown)
+
+    def _learn(self, shard: int, batch: int, number: int) -> None:
         """Remember where the buffers of a record batch lie."""
-        shard = int(np.searchsorted(self._batches, batch, side="right")) - 1
-        read = self._reader(shard).get_batch(batch - int(self._batches[shard]))
+        read = self._open[shard].get_batch(batch)
         for column in self._columns.values():
             listed = read.column(column.index)
-            column.values[batch] = listed.values.buffers()[1].address
+            column.values[number] = listed.values.buffers()[1].address
             if not column.width:
-                column.offsets[batch] = listed.buffers()[1].address
-        if isinstance(self._paths[shard], RemotePath):
-            self._held[batch] = read
-        self._known[batch] = True  # what is mapped stays where it is while the reader is open
+                column.offsets[number] = listed.buffers()[1].address
+        if isinstance(self._directory, RemotePath):
+            self._held[number] = read
+        self._known[number] = True  # what is mapped stays where it is while the reader is open
+
+    def _release(self, needed: set[int]) -> None:
+        """Let go of record batches used longest ago, down to :data:`MAX_HELD` and the needed."""
+        for number in needed & self._held.keys():
+            self._held.move_to_end(number)
+        while len(self._held) > MAX_HELD and next(iter(self._held)) not in needed:
+            number, _ = self._held.popitem(last=False)
+            self._known[number] = False
 
 
 @dataclass(frozen=True)
 class Located:
-    """Where rows lie: their record batches, and their places in them, ``[rows]`` each."""
+    """Where rows lie: the numbers of their record batches, and their places in them ``[rows]``."""
 
     batches: NDArray[np.int64]
     within: NDArray[np.int64]
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Column:
-    """Where a column's buffers lie, by record batch; 0 where that is not known."""
+    """Where a column's buffers lie, by the number of the record batch."""
 
     index: int
     code: int
@@ -161,31 +211,42 @@ class _Column:
     offsets: NDArray[np.int64]
 
     @staticmethod
-    def of(kind: pa.DataType, index: int, num_batches: int) -> _Column:
+    def of(kind: pa.DataType, index: int) -> _Column:
         item = np.dtype(kind.value_type.to_pandas_dtype())
         width = kind.list_size if pa.types.is_fixed_size_list(kind) else 0
-        floating = item == np.float32
         code = item.itemsize * (-1 if item.kind == "i" else 1)
-        # Untouched pages of these take no memory.
-        values, offsets = np.zeros((2, num_batches), dtype=np.int64)
-        return _Column(index, code, floating, width, values, offsets)
+        nothing = np.zeros(0, dtype=np.int64)
+        return _Column(index, code, item == np.float32, width, nothing, nothing)
 
 
 def _is_list(kind: pa.DataType) -> bool:
     return bool(pa.types.is_list(kind) or pa.types.is_fixed_size_list(kind))
 
 
-def _check_size(path: Path, shard: Shard) -> None:
-    try:
-        size = path.stat().st_size
-    except OSError:
-        size = None
-    if size != shard.size:
-        open_shard(path)  # which says what is wrong with it, where that can be seen
+def _check_presence(directory: Path, shards: Sequence[Shard]) -> None:
+    """Look that the shards are there; one listing a folder, however many there are."""
+    if isinstance(directory, RemotePath):
+        return  # a manifest is written last, and a listing far away costs more than it tells
+    for folder in dict.fromkeys(shard.split for shard in shards):
+        there = set(os.listdir(directory / folder)) if (directory / folder).is_dir() else set()
+        for shard in shards:
+            if shard.split == folder and shard.name.rpartition("/")[2] not in there:
+                open_shard(directory / shard.name)  # which says that it is missing
+
+
+def open_whole(path: Path, size: int) -> pa.ipc.RecordBatchFileReader:
+    """Open a shard of a known size.
+
+    Raises:
+        InputError: it is missing, damaged, or of another size.
+    """
+    reader = open_shard(path)
+    if not isinstance(path, RemotePath) and path.stat().st_size != size:
         raise InputError(
-            f"{path}: {size} bytes, where the manifest says {shard.size}; "
+            f"{path}: not of the {size} bytes that the manifest says; "
             "delete it and run the stage again"
         )
+    return reader
 
 
 @intrinsic  # type: ignore[untyped-decorator]

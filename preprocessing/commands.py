@@ -50,8 +50,16 @@ def _tokenize(preparation: Preparation) -> list[Callable[[], Stage]]:
 
 def _examples(preparation: Preparation) -> list[Callable[[], Stage]]:
     from preprocessing.stages.build_examples import BuildExamples
+    from preprocessing.stages.build_tables import BuildTable, CountTokens
 
-    return [partial(BuildExamples, preparation, name) for name in preparation.examples]
+    return [
+        *(
+            partial(stage, preparation, table)
+            for table in preparation.tables
+            for stage in (CountTokens, BuildTable)
+        ),
+        *(partial(BuildExamples, preparation, name) for name in preparation.examples),
+    ]
 
 
 STAGES: Mapping[str, tuple[str, Callable[[Preparation], list[Callable[[], Stage]]]]] = {

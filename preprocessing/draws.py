@@ -14,6 +14,7 @@ of the key, so that every part passes through all 64 bits.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from typing import Any
 
@@ -38,12 +39,21 @@ def mix(values: UInt64) -> UInt64:
         return np.asarray(z ^ (z >> _S31), dtype=np.uint64)
 
 
+def _mix_one(value: int) -> int:
+    """The same of a single number; an array's overhead is a hundred times its work."""
+    z = (value + int(_GOLDEN)) % 2**64
+    z = ((z ^ (z >> 30)) * int(_MIX_1)) % 2**64
+    z = ((z ^ (z >> 27)) * int(_MIX_2)) % 2**64
+    return z ^ (z >> 31)
+
+
+@functools.lru_cache(maxsize=1024)
 def purpose_key(seed: int, purpose: str, *parts: int) -> np.uint64:
     """The scalar key of a purpose under a seed, refined by integers (epoch, copy, phase, ...)."""
     name = hashlib.blake2b(purpose.encode(), digest_size=8).digest()
-    state = mix(np.asarray(int.from_bytes(name, "little"), dtype=np.uint64))
+    state = _mix_one(int.from_bytes(name, "little"))
     for part in (seed, *parts):
-        state = mix(state ^ np.asarray(part % 2**64, dtype=np.uint64))
+        state = _mix_one(state ^ part % 2**64)
     return np.uint64(state)
 
 

@@ -4,6 +4,7 @@
     WORD       0    1   0     0      1    1   1     0
     SENTENCE   0    1   0     0      0    0   0     0
     ENTITY     0    0   0     0     start inside 0  0
+    CAPITAL    0    0   0     0      1    1   0     0
 
 Special tokens have none. Rows hold marks only where a corruption asks for them.
 """
@@ -26,7 +27,7 @@ ENTITY, IN_ENTITY = 16, 32
 CAPITAL = 64
 """Belongs to a word that begins with a capital letter."""
 RECURS = 128
-"""Occurs in another part of its document, too."""
+"""Occurs in its document outside of its sequence, too."""
 
 _LAYERS = {"phrases": (PHRASE, IN_PHRASE), "entities": (ENTITY, IN_ENTITY)}
 
@@ -48,4 +49,6 @@ def document_marks(store: TokenStore, document: int, wanted: int) -> NDArray[np.
             for begin, length in store.spans(layer, document).tolist():
                 marks[begin] |= start
                 marks[begin + 1 : begin + length] |= inside
+    if wanted & CAPITAL:
+        marks[store.capitals(document)] |= CAPITAL
     return marks

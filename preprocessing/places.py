@@ -107,6 +107,21 @@ class RemotePath(PosixPath):
             data: bytes = file.read()
         return data
 
+    def read_range(self, begin: int, end: int) -> bytes:
+        """The bytes ``[begin, end)`` of an object.
+
+        Raises:
+            UnreachableError: they did not all arrive, in any attempt.
+        """
+
+        def fetch(system: Any, path: str) -> bytes:
+            data = bytes(system.cat_file(path, start=begin, end=end))
+            if len(data) != end - begin:
+                raise OSError(f"{len(data)} bytes arrived of {end - begin}")
+            return data
+
+        return self._ask("read", fetch)
+
     def read_text(self, encoding: str | None = None, *_: Any) -> str:
         """The whole object as text."""
         return self.read_bytes().decode(encoding or "utf-8")

@@ -10,6 +10,7 @@ ones as a corruption left them:
     first_lengths   [4, 3]          up to the end of the first segment
     labels          [-1, -1]        of the sequences, -1 where they have none
     marks           what is known of each token, where the corruption asks for it
+    backward        1 for sequences that hold their text backward, where the layout makes such ones
 
     static rows also hold
     channels/<name>                 a number a token
@@ -29,6 +30,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from preprocessing.arrangement import Arrays, Shape, arrange
+from preprocessing.block_cache import BlockCache
 from preprocessing.columns import ColumnStore, Located
 from preprocessing.corruption import (
     Context,
@@ -40,10 +42,14 @@ from preprocessing.corruption import (
     Targets,
 )
 from preprocessing.storage import InputError, Manifest
+from preprocessing.tables.files import read_array
 
 ROWS_PER_BATCH = 1024
+TABLES = "tables"
+"""Where the tables that a corruption looks up stand beside the rows of ``<split>/copy-000``."""
 _CHANNEL, _TARGETS, _DECODER = "channels/", "targets/", "decoder/"
 _NO_MARKS = np.zeros(0, dtype=np.uint8)
+_NO_BACKWARD = np.zeros(0, dtype=np.bool_)
 
 
 @dataclass(frozen=True)
@@ -55,13 +61,31 @@ class Rows:
     num_rows: int
 
 
-def copy_split(split: str, copy: int) -> str:
-    """Where the shards of one copy of a split stand."""
-    return f"{split}/copy-{copy:03d}"
+def copy_split(split: str, copy: int, bucket: int | None = None) -> str:
+    """Where the shards of one copy of a split stand; those of shorter rows by their length."""
+    return f"{split}/copy-{copy:03d}" + ("" if bucket is None else f"/length-{bucket:05d}")
 
 
-def record_batch(rows: Rows, id_type: type, corrupted: Corrupted | None = None) -> pa.RecordBatch:
-    """Rows as an Arrow record batch; ``corrupted`` makes it a static one."""
+def split_of(folder: str) -> tuple[str, int, int | None]:
+    """Split, copy and bucket of shards that stand where :func:`copy_split` says."""
+    split, copy, *bucket = folder.split("/")
+    numbers = [int(name.rpartition("-")[2]) for name in (copy, *bucket)]
+    return split, numbers[0], numbers[1] if bucket else None
+
+
+def record_batch(
+    rows: Rows,
+    id_type: type,
+    corrupted: Corrupted | None = None,
+    *,
+    marks: bool = False,
+    backward: bool = False,
+) -> pa.RecordBatch:
+    """Rows as an Arrow record batch; ``corrupted`` makes it a static one.
+
+    Args:
+        marks, backward: whether dynamic rows hold these, for the corruption to come.
+    """
     sequences = rows.sequences if corrupted is None else corrupted.inputs
     listed = _Lists(rows.row_of, rows.num_rows)
     listed.add_tokens("ids", sequences.tokens, sequences.offsets, id_type)
@@ -69,10 +93,13 @@ def record_batch(rows: Rows, id_type: type, corrupted: Corrupted | None = None) 
     listed.add("lengths", sequences.lengths, np.int32)
     listed.add("first_lengths", sequences.first_lengths, np.int32)
     listed.add("labels", sequences.labels, np.int8)
-    if len(sequences.marks):
-        listed.add_tokens("marks", sequences.marks, sequences.offsets, np.uint8)
     if corrupted is not None:
         _add_corruption(listed, corrupted, id_type)
+        return listed.batch()
+    if marks:
+        listed.add_tokens("marks", sequences.marks, sequences.offsets, np.uint8)
+    if backward:
+        listed.add("backward", sequences.backward, np.uint8)
     return listed.batch()
 
 
@@ -157,15 +184,29 @@ class _Lists:
 
 
 class RowSet:
-    """The rows of one split of an examples directory, in all their copies."""
+    """The rows of one split of an examples directory, in all their copies.
 
-    def __init__(self, directory: Path, split: str, *, seed: int) -> None:
+    Args:
+        bucket: the length of shorter rows, where the set has any; None takes the longest ones.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        split: str,
+        *,
+        seed: int,
+        cache: BlockCache | None = None,
+        bucket: int | None = None,
+    ) -> None:
         self.manifest = Manifest.read(directory)
         self.split = split
         facts = _current(self.manifest.facts)
         if split not in facts["splits"]:
             have = ", ".join(facts["splits"])
             raise InputError(f"{directory}: there is no split '{split}' here, only {have}")
+        if bucket is not None:
+            facts |= _bucket(directory, facts, bucket)
         special = {**facts["special"], "sentinels": tuple(facts["special"].get("sentinels", ()))}
         self.special = SpecialIds(**special)
         self.shape = Shape(
@@ -177,14 +218,17 @@ class RowSet:
             pad=self.special.pad,
         )
         self.static = bool(facts["static"])
-        self.context = Context(self.special, _tables(directory, facts["tables"]))
+        self.rows_per_batch = int(facts["rows_per_batch"])
+        tables = {name: read_array(directory / file) for name, file in facts["tables"].items()}
+        self.context = Context(self.special, tables)
         self._directory = directory
         self._seed = seed
         self._copies = [
             ColumnStore(
                 directory,
-                self.manifest.of(copy_split(split, copy)),
+                self.manifest.of(copy_split(split, copy, bucket)),
                 facts["rows_per_batch"],
+                cache,
             )
             for copy in range(facts["splits"][split])
         ]
@@ -195,9 +239,14 @@ class RowSet:
         return [store.num_rows for store in self._copies]
 
     def arrays(
-        self, corruption: CorruptionConfig, rows: NDArray[np.int64], *, epoch: int
+        self,
+        corruption: CorruptionConfig,
+        rows: NDArray[np.int64],
+        *,
+        epoch: int,
+        shape: Shape | None = None,
     ) -> Arrays:
-        """The micro-batch of some rows ``[rows]`` in an epoch."""
+        """The micro-batch of some rows ``[rows]`` in an epoch; ``shape`` if not their own."""
         copy = epoch % len(self._copies)
         found = self._copies[copy].locate(rows)
         read = self._read(copy, found)
@@ -207,7 +256,7 @@ class RowSet:
             corrupted = corruption.corrupt(
                 self.context, read.sequences, seed=self._seed, epoch=epoch
             )
-        return arrange(corrupted, read.row_of, read.num_rows, self.shape)
+        return arrange(corrupted, read.row_of, read.num_rows, shape or self.shape)
 
     def read(self, copy: int, rows: NDArray[np.int64]) -> Rows:
         """Rows of one copy, as stored."""
@@ -222,6 +271,9 @@ class RowSet:
         marks = _NO_MARKS
         if "marks" in names:
             marks = store.gather("marks", found)[0].astype(np.uint8)
+        backward = _NO_BACKWARD
+        if "backward" in names:
+            backward = store.gather("backward", found)[0].astype(np.bool_)
         sequences = Sequences(
             tokens=tokens,
             offsets=offsets,
@@ -229,6 +281,7 @@ class RowSet:
             first_lengths=store.gather("first_lengths", found)[0],
             labels=store.gather("labels", found)[0],
             marks=marks,
+            backward=backward,
         )
         num_rows = len(found.batches)
         return Rows(sequences, np.repeat(np.arange(num_rows), np.diff(of_rows)), num_rows)
@@ -272,6 +325,15 @@ class RowSet:
         )
 
 
+def _bucket(directory: Path, facts: Mapping[str, Any], bucket: int) -> Mapping[str, Any]:
+    """What is different in shorter rows."""
+    buckets: Mapping[str, Mapping[str, Any]] = facts.get("buckets", {})
+    if str(bucket) not in buckets:
+        have = ", ".join([*buckets, str(facts["length"])])
+        raise InputError(f"{directory}: there are no rows of {bucket} tokens here, only {have}")
+    return buckets[str(bucket)]
+
+
 def _current(facts: Mapping[str, Any]) -> dict[str, Any]:
     """The facts of a manifest in today's form: those of dynamic rows of version 0.1 differ."""
     if "rows_per_batch" in facts:
@@ -286,8 +348,3 @@ def _current(facts: Mapping[str, Any]) -> dict[str, Any]:
         "decoder_length": None,
         "tables": {},
     }
-
-
-def _tables(directory: Path, names: Mapping[str, str]) -> dict[str, NDArray[Any]]:
-    """The tables that the corruption asked for, mapped: file by name."""
-    return {name: np.load(directory / file, mmap_mode="r") for name, file in names.items()}

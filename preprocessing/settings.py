@@ -7,6 +7,8 @@
       clean/                           deduplicate: without duplicates, validation sets split off
       tokenizers/<tokenizer>/          tokenizer: the vocabulary
       tokens/<tokenizer>/              tokenize: ids with their boundaries
+      counts/<tokenizer>/<table>-<digest>/    examples: what each token shard adds to a table
+      tables/<tokenizer>/<table>-<digest>/    examples: what corruptions look up, where they do
       examples/<tokenizer>/<name>-<digest>/   examples: rows of fixed length
 
 Documents prepared once serve every tokenizer, tokens once every family with that tokenizer.
@@ -32,6 +34,7 @@ from preprocessing.layouts import LayoutConfig
 from preprocessing.layouts.base import FrameName
 from preprocessing.places import to_place
 from preprocessing.reading.settings import ReadingConfig, SourceConfig
+from preprocessing.tables.base import Wanted
 from preprocessing.tokenizers import TokenizerConfig
 
 Share = Annotated[float, pydantic.Field(ge=0.0, le=1.0)]
@@ -103,7 +106,7 @@ class ExamplesConfig:
 
     Attributes:
         length: tokens a row, specials included.
-        layout: how sequences are cut from documents (``pairs``, ``blocks``).
+        layout: how sequences are cut from documents (:mod:`.layouts`).
         pack: several whole sequences a row, instead of one and padding.
         corruption: what is hidden from the model.
         mode: ``dynamic`` corrupts in the loader, anew each epoch; ``static`` writes the corrupted
@@ -111,6 +114,11 @@ class ExamplesConfig:
         copies: how often the layout is drawn anew (and, in static mode, the corruption).
         frame: the special tokens around the pieces of a sequence (:mod:`.layouts.base`).
         decoder_length: tokens a row of the decoder's, where the corruption feeds one.
+        buckets: lengths of shorter rows, ascending divisors of ``length``: a sequence stands alone
+            in the shortest row it fits, instead of packing. ``length // b`` rows of a bucket b are
+            as many tokens as one row of ``length``; the decoder's are shorter in proportion.
+        sources: names in ``corpus.sources``; the set is made of their documents alone, and stays
+            the same when others come to the corpus. None takes everything.
     """
 
     length: Annotated[int, pydantic.Field(ge=8, le=65535)]
@@ -123,6 +131,33 @@ class ExamplesConfig:
     decoder_length: Annotated[int, pydantic.Field(ge=2, le=65535)] | None = setting(
         None, added=True
     )
+    sources: Annotated[tuple[Name, ...], pydantic.Field(min_length=1)] | None = setting(
+        None, added=True
+    )
+    buckets: tuple[Annotated[int, pydantic.Field(ge=8)], ...] = setting((), added=True)
+
+    def __post_init__(self) -> None:
+        if list(self.buckets) != sorted(set(self.buckets) - {self.length}):
+            raise ValueError("buckets must be different lengths, ascending, without length itself")
+        if any(self.length % bucket for bucket in self.buckets):
+            raise ValueError(
+                "buckets must be divisors of length, so that batches hold as many tokens"
+            )
+        if self.buckets and self.pack:
+            raise ValueError("give either buckets or pack: packed rows are all of one length")
+        if self.buckets and self.layout.consecutive():
+            raise ValueError(
+                "buckets part sequences that this layout keeps together; leave them out"
+            )
+
+    @property
+    def row_lengths(self) -> tuple[int, ...]:
+        """The lengths of rows, ascending."""
+        return (*self.buckets, self.length)
+
+    def decoder_length_of(self, length: int) -> int | None:
+        """Tokens of the decoder's side of rows of one of the lengths; None where there is none."""
+        return None if self.decoder_length is None else self.decoder_length * length // self.length
 
 
 @dataclass(frozen=True)
@@ -177,6 +212,27 @@ class Preparation:
             name += f"-{digest(self.corpus.annotations)[:8]}"
         return self.corpus.directory / "tokens" / name
 
+    @property
+    def tables(self) -> tuple[Wanted, ...]:
+        """What the examples sets look up, each table once."""
+        wanted = (table for name in self.examples for table in self.tables_of(name))
+        return tuple({table.directory_name: table for table in wanted}.values())
+
+    def tables_of(self, examples: str) -> tuple[Wanted, ...]:
+        """What one of the example sets looks up: tables of the tokens that it is made of."""
+        own = self.examples[examples]
+        return tuple(Wanted(table, own.sources) for table in own.corruption.tables())
+
+    def counts_directory(self, table: Wanted) -> Path:
+        """What the counts stage writes for one table."""
+        tokens = self.tokens_directory.name
+        return self.corpus.directory / "counts" / tokens / table.directory_name
+
+    def table_directory(self, table: Wanted) -> Path:
+        """What the tables stage writes for one table."""
+        tokens = self.tokens_directory.name
+        return self.corpus.directory / "tables" / tokens / table.directory_name
+
     def examples_directory(self, name: str) -> Path:
         """What the examples stage writes for one of the example sets."""
         settings = digest([self.seed, self.examples[name], self.corpus.shard_bytes])[:8]
@@ -214,6 +270,16 @@ def prepare(document: Document, sections: Mapping[str, Any]) -> Preparation:
     validation = sections["corpus"].validation
     if "train" in validation:
         problems.append("corpus.validation.train: 'train' names the training documents")
+    sources = sections["corpus"].sources
+    known = f"corpus.sources has {', '.join(sources) or 'none'}"
+    asked = {f"examples.{name}": own.sources for name, own in sections["examples"].items()}
+    asked["tokenizer"] = getattr(sections["tokenizer"], "sources", None)
+    problems += [
+        f"{key}.sources: '{source}' is no name of a source; {known}"
+        for key, names in asked.items()
+        for source in names or ()
+        if source not in sources
+    ]
     heldout = sum(entry.share or 0.0 for entry in validation.values())
     if heldout >= 1:
         problems.append(

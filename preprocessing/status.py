@@ -36,6 +36,8 @@ SUMMARY = "tell what is up to date, and what nothing refers to any more (--gc)"
 EXAMPLE = "example: lexmill status configs/quickstart.yaml configs/pretrain/bert/*.yaml --gc"
 
 State = Literal["up to date", "stale", "unfinished", "missing", "damaged"]
+_BESIDES = ("counts ", "tables ", "examples ")
+"""Stages that not every later one needs; those that do have their manifests as inputs."""
 _COLOURS: Mapping[State, str] = {
     "up to date": "green",
     "stale": "yellow",
@@ -90,7 +92,7 @@ def stage_states(preparation: Preparation) -> list[StageStatus]:
         if state.state == "up to date" and waiting:
             reason = f"'{waiting}' before it is not up to date"
             state = StageStatus(name, directory, state.state, (reason,), state.rows, state.bytes)
-        elif state.state != "up to date" and not name.startswith("examples "):
+        elif state.state != "up to date" and not name.startswith(_BESIDES):
             waiting = waiting or name
         states.append(state)
     return states

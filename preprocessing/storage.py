@@ -183,6 +183,7 @@ class Shard:
         size: bytes of the file.
         checksum: BLAKE2b-128 of the file.
         counts: whatever else is summed up (``tokens``, ``characters``, ...).
+        source: the named source of the corpus that its documents come from, where there is one.
     """
 
     name: str
@@ -190,6 +191,7 @@ class Shard:
     size: int
     checksum: str
     counts: Mapping[str, int] = field(default_factory=dict)
+    source: str | None = None
 
     @property
     def split(self) -> str:
@@ -230,11 +232,12 @@ class ShardWriter:
         """Write the rows so far as a record batch, however few they are."""
         self._drain(final=True)
 
-    def finish(self, name: str, counts: Mapping[str, int]) -> Shard:
+    def finish(self, name: str, counts: Mapping[str, int], source: str | None = None) -> Shard:
         """Write what is left and describe the file."""
         self._drain(final=True)
         self._writer.close()
-        return Shard(name, self.rows, self._file.num_bytes, self._file.checksum, dict(counts))
+        size, checksum = self._file.num_bytes, self._file.checksum
+        return Shard(name, self.rows, size, checksum, dict(counts), source)
 
     def _drain(self, *, final: bool) -> None:
         table = pa.Table.from_batches(self._pending, schema=self._schema).combine_chunks()

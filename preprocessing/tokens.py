@@ -6,16 +6,17 @@ by arithmetic, and what is read is the page cache itself: nothing is copied, not
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from preprocessing.storage import Manifest, open_shard
+from configs.schema import digest
+from preprocessing.storage import InputError, Manifest, Shard, manifest_digest, open_shard
 from preprocessing.vocabulary import Vocabulary
 
 ROWS_PER_BATCH = 256
@@ -43,6 +44,66 @@ def token_schema(vocabulary: Vocabulary, annotations: Sequence[pa.Field] = ()) -
     )
 
 
+Sources: TypeAlias = tuple[str, ...] | None
+"""Names of sources of the corpus that alone are read; None for everything."""
+
+
+def chosen_shards(directory: Path, split: str, sources: Sources) -> tuple[Shard, ...]:
+    """The shards of a split that hold documents, or tokens, of some sources.
+
+    A validation set with files of its own belongs to none of them and is read whole.
+
+    Raises:
+        InputError: the shards do not know their source, or there is none of one of them.
+    """
+    manifest = Manifest.read(directory)
+    if sources is None:
+        return manifest.of(split)
+    known = {shard.source or "" for shard in manifest.of("train")}
+    if "" in known:
+        raise InputError(
+            f"{directory}: these shards do not say which source they are of; name corpus.sources, "
+            "and where they have names already, make everything anew from ingest on (--overwrite)"
+        )
+    if missing := sorted(set(sources) - known):
+        raise InputError(
+            f"{directory}: there is nothing of source {', '.join(missing)} here, "
+            f"only of {', '.join(sorted(known))}"
+        )
+    return tuple(shard for shard in manifest.of(split) if shard.source in (None, *sources))
+
+
+def digest_of_sources(directory: Path, sources: Sources) -> str:
+    """What identifies documents or tokens: their manifest, or the shards of some sources alone.
+
+    So other sources may come to the corpus, and what is made of these stays as it is.
+    """
+    if sources is None:
+        return manifest_digest(directory)
+    chosen = {
+        split: [shard.checksum for shard in chosen_shards(directory, split, sources)]
+        for split in Manifest.read(directory).splits
+    }
+    return digest({split: checksums for split, checksums in chosen.items() if checksums})
+
+
+def token_digests(tokens: Path, tokenizer: Path, sources: Sources = None) -> Mapping[str, str]:
+    """What identifies tokens as an input: the tokens, and the tokenizer they were made with.
+
+    Raises:
+        InputError: that is not the tokenizer that is there now.
+    """
+    vocabulary = Vocabulary.load(tokenizer)
+    made_with = Manifest.read(tokens).facts["tokenizer"]
+    if made_with != vocabulary.digest:
+        raise InputError(
+            f"{tokens}: these shards were made with another tokenizer "
+            f"({made_with[:8]}) than {vocabulary.directory} ({vocabulary.digest[:8]}); "
+            "run tokenize again, or restore the tokenizer"
+        )
+    return {"tokens": digest_of_sources(tokens, sources), "tokenizer": vocabulary.digest}
+
+
 class Ragged:
     """Lists of one record batch: ``[row]`` gives a NumPy view."""
 
@@ -55,11 +116,14 @@ class Ragged:
 
 
 class TokenStore:
-    """The documents of one split, numbered from 0 in the manifest's order."""
+    """The documents of one split, numbered from 0 in the manifest's order.
 
-    def __init__(self, directory: Path, split: str) -> None:
+    Where only some ``sources`` are read, the documents of the others have no number.
+    """
+
+    def __init__(self, directory: Path, split: str, sources: Sources = None) -> None:
         self.manifest = Manifest.read(directory)
-        shards = self.manifest.of(split)
+        self.shards = shards = chosen_shards(directory, split, sources)
         self._paths = [directory / shard.name for shard in shards]
         # Not all at once: what an open shard takes would grow with their number.
         self._reader = lru_cache(maxsize=64)(self._open)
@@ -96,6 +160,22 @@ class TokenStore:
             zero_copy_only=False
         )
         return starts
+
+    def capitals(self, document: int) -> NDArray[np.bool_]:
+        """Which tokens of a document are part of a capitalised word ``[tokens]``.
+
+        Raises:
+            ValueError: these tokens were made without them.
+        """
+        if "capitals" not in self._schema.names:
+            raise ValueError(
+                "these tokens do not know capitals: set corpus.annotations.capitals to true, "
+                "and tokenize anew"
+            )
+        flags: NDArray[np.bool_] = self._value("capitals", document).values.to_numpy(
+            zero_copy_only=False
+        )
+        return flags
 
     def spans(self, layer: str, document: int) -> NDArray[np.int32]:
         """Spans of a layer (``phrases``, ``entities``) in a document.

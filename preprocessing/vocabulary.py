@@ -26,7 +26,13 @@ from preprocessing.tokenizers.models import (
     SentencePieceModel,
     load_model,
 )
-from preprocessing.tokenizers.specials import SPECIAL_TOKENS, USUAL_NAMES, Role, recognise
+from preprocessing.tokenizers.specials import (
+    SPECIAL_TOKENS,
+    USUAL_NAMES,
+    Role,
+    find_sentinels,
+    recognise,
+)
 
 __all__ = ["SENTENCEPIECE_FILE", "SPECIALS_FILE", "SPECIAL_TOKENS", "TOKENIZER_FILE", "Vocabulary"]
 
@@ -115,6 +121,11 @@ class Vocabulary:
     def unknown_id(self) -> int | None:
         """Id of the token for what has no piece; None where all text has pieces."""
         return self._id("unknown") if "unknown" in self.names else None
+
+    @cached_property
+    def sentinel_ids(self) -> tuple[int, ...]:
+        """Ids of the tokens that stand for removed spans, the first one first."""
+        return tuple(find_sentinels(self.model.token_to_id).values())
 
     @cached_property
     def continues_word(self) -> NDArray[np.bool_]:

@@ -115,10 +115,12 @@ def evaluate(run: Run, checkpoint: Path | None = None) -> list[SetResult]:
             f"{run.name}: there is nothing held out to evaluate on; name a set in "
             "corpus.validation, such as {heldout: {share: 0.02}}"
         )
-    log_probabilities = unigram_log_probabilities(count_tokens(data.phases[-1].directory))
+    counts = [count_tokens(source.directory) for source in data.phases[-1].sets]
+    log_probabilities = unigram_log_probabilities(np.sum(counts, axis=0))
     results = [
         score_set(run, task, name, source, log_probabilities)
         for name, source in data.validation.items()
+        if "masked_lm" not in source.absent
     ]
     origin = read_origin(found)
     evaluation = Evaluation(

@@ -22,7 +22,8 @@ def model_card(run: Run, checkpoint: Path) -> str:
     )
     shape = yaml.safe_dump(run.plain()["model"], sort_keys=False).strip()
     phases = "\n".join(
-        f"| {index} | {phase.examples} | {phase.steps} | {phase.batch_rows} | {phase.peak_rate:g} |"
+        f"| {index} | {', '.join(phase.sets)} | {phase.steps} | {phase.batch_rows} "
+        f"| {phase.peak_rate:g} |"
         for index, phase in enumerate(run.phases)
     )
     return f"""---

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import TypeAlias
+from typing import Any, Concatenate, TypeAlias
 
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-Call: TypeAlias = Callable[[nn.Module, Tensor, Tensor | None], Tensor]
-"""How a stack computes a block from hidden states and mask."""
+Call: TypeAlias = Callable[Concatenate[nn.Module, Tensor, ...], Tensor]
+"""How a stack computes a block from hidden states, and whatever else the block wants."""
 
 
 class PostNormBlock(nn.Module):
@@ -20,7 +20,7 @@ class PostNormBlock(nn.Module):
         hidden = norm(hidden + dropout(feed_forward(hidden)))
 
     Args:
-        attention: called with the hidden states and the mask.
+        attention: called with the hidden states and all that the block is given beside them.
         feed_forward: called with the hidden states.
 
     Source: Vaswani et al. 2017, https://arxiv.org/abs/1706.03762, section 3.1.
@@ -43,18 +43,23 @@ class PostNormBlock(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(
-        self,
-        hidden: Float[Tensor, "rows length hidden"],
-        mask: Bool[Tensor, "rows 1 length length"] | None,
+        self, hidden: Float[Tensor, "rows length hidden"], *seen: Any
     ) -> Float[Tensor, "rows length hidden"]:
-        """The next hidden states; ``mask`` goes to the attention as it is."""
-        hidden = self.attention_norm(hidden + self.dropout(self.attention(hidden, mask)))
+        """The next hidden states.
+
+        Args:
+            seen: goes to the attention as it is: a mask; what is kept of earlier states; ...
+        """
+        hidden = self.attention_norm(hidden + self.dropout(self.attention(hidden, *seen)))
         output: Tensor = self.feed_forward_norm(hidden + self.dropout(self.feed_forward(hidden)))
         return output
 
 
 class Stack(nn.ModuleList):
     """Blocks, each on the output of the one before.
+
+    Where each wants something of its own, as the memory of its layer, a model calls them itself:
+    ``hidden = stack.call(block, hidden, own)``.
 
     Attributes:
         call: computes a block's output. It is :func:`keep` until :func:`recompute_activations`.
@@ -65,29 +70,27 @@ class Stack(nn.ModuleList):
         self.call: Call = keep
 
     def forward(
-        self,
-        hidden: Float[Tensor, "rows length hidden"],
-        mask: Bool[Tensor, "rows 1 length length"] | None,
+        self, hidden: Float[Tensor, "rows length hidden"], *seen: Any
     ) -> Float[Tensor, "rows length hidden"]:
-        """The last block's output; each gets the mask."""
+        """The last block's output; each gets all that is ``seen``: a mask, encoded rows, ..."""
         for block in self:
-            hidden = self.call(block, hidden, mask)
+            hidden = self.call(block, hidden, *seen)
         return hidden
 
 
-def keep(block: nn.Module, hidden: Tensor, mask: Tensor | None) -> Tensor:
+def keep(block: nn.Module, hidden: Tensor, *seen: Any) -> Tensor:
     """All that the backward pass needs is kept from the forward pass."""
-    output: Tensor = block(hidden, mask)
+    output: Tensor = block(hidden, *seen)
     return output
 
 
-def recompute(block: nn.Module, hidden: Tensor, mask: Tensor | None) -> Tensor:
+def recompute(block: nn.Module, hidden: Tensor, *seen: Any) -> Tensor:
     """Only the block's input is kept; the backward pass computes it again, dropout included.
 
     Source: Chen et al. 2016, https://arxiv.org/abs/1604.06174. torch's non-reentrant form: the
     reentrant one, and DeepSpeed's, fail for shared blocks at ZeRO stages 2 and 3.
     """
-    output: Tensor = checkpoint(block, hidden, mask, use_reentrant=False)
+    output: Tensor = checkpoint(block, hidden, *seen, use_reentrant=False)
     return output
 
 

@@ -7,8 +7,13 @@ from contextlib import nullcontext
 
 from torch import Tensor, nn
 
-from pipeline.batch import Batch
+from pipeline.batch import Batch, Memory
 from pipeline.nn.initialization import Whole
+
+MEMORY = "memory/"
+"""What begins the names of outputs that are given to the next micro-batch."""
+LABELS = "labels/"
+"""What begins the names of outputs that are labels: of the targets whose name follows."""
 
 
 class PretrainingModel(nn.Module, ABC):
@@ -28,6 +33,19 @@ class PretrainingModel(nn.Module, ABC):
             whole: gives access to tensors that the ranks keep in parts.
         """
 
+    def initial_memory(self, rows: int) -> Memory | None:
+        """What a stream remembers where it begins, ``[rows, ...]``; None: nothing is carried.
+
+        A batch whose memory is None stands at the beginning, too.
+        """
+        return None
+
     @abstractmethod
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        """Logits ``[targets, classes]`` by the name of the targets, for the batch's targets."""
+        """Logits ``[targets, classes]`` by the name of the targets, for the batch's targets.
+
+        A model that carries something from micro-batch to micro-batch adds ``memory/<name>``, of
+        the names and shapes of :meth:`initial_memory`. One that makes the labels of some targets
+        itself, as a discriminator's depend on what the generator draws, adds ``labels/<name>``
+        ``[targets]``; they count where the batch has a label.
+        """

@@ -12,13 +12,14 @@ from pydantic import Field
 
 from configs.schema import ConfigError
 from pipeline.objectives.base import Loss, Objective
+from pipeline.objectives.classification import Classification, ClassificationConfig
 from pipeline.objectives.masked_lm import MaskedLM, MaskedLMConfig
 from pipeline.objectives.next_sentence import NextSentence, NextSentenceConfig
 
 __all__ = ["Loss", "Objective", "ObjectiveConfig", "build_objective", "build_objectives"]
 
 ObjectiveConfig: TypeAlias = Annotated[
-    MaskedLMConfig | NextSentenceConfig, Field(discriminator="kind")
+    ClassificationConfig | MaskedLMConfig | NextSentenceConfig, Field(discriminator="kind")
 ]
 """An item of the ``objectives`` section of a recipe, which decodes as a tuple of them."""
 
@@ -26,6 +27,8 @@ ObjectiveConfig: TypeAlias = Annotated[
 def build_objective(config: ObjectiveConfig) -> Objective:
     """One objective."""
     match config:
+        case ClassificationConfig():
+            return Classification(config)
         case MaskedLMConfig():
             return MaskedLM(config)
         case NextSentenceConfig():

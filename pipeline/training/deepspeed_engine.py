@@ -42,7 +42,7 @@ from pipeline.training.checkpoints.states import (
     restore_tensor_steps,
 )
 from pipeline.training.deepspeed_options import check_deepspeed_version
-from pipeline.training.engine import Statistics, StepOutcome, finite_or_nan
+from pipeline.training.engine import Passed, StepOutcome, finite_or_nan
 from preprocessing.storage import InputError
 
 _SCALER_SETTINGS = ("scale_window", "min_scale", "delayed_shift", "raise_error_at_min_scale")
@@ -96,7 +96,7 @@ class DeepSpeedEngine:
         # A step is due where this count is a multiple of the rounds: it has to start anew.
         self._engine.micro_steps = 0
 
-    def backward(self, batch: Batch, denominators: Tensor) -> Statistics:
+    def backward(self, batch: Batch, denominators: Tensor) -> Passed:
         """Add a micro-batch's share of the gradient.
 
         DeepSpeed averages over rounds and ranks; the share is scaled up by both, so that the
@@ -105,11 +105,10 @@ class DeepSpeedEngine:
         if self._accumulating:  # DeepSpeed counts micro-batches by calls of step
             self._engine.step()
         self._engine.train()
-        loss, statistics = self._engine(batch, denominators)
+        loss, statistics, memory = self._engine(batch, denominators)
         self._engine.backward(loss * (self._rounds * self.world_size) * finite_or_nan(loss))
         self._accumulating = True
-        result: Tensor = statistics
-        return result
+        return Passed(statistics, memory)
 
     def step(self, learning_rate: float) -> StepOutcome:
         """Clip, update, clear."""
@@ -147,12 +146,12 @@ class DeepSpeedEngine:
         return float(self._engine.dynamic_loss_scale_args()["min_scale"])
 
     @torch.no_grad()
-    def evaluate(self, batch: Batch) -> Statistics:
-        """Statistics without dropout and gradients."""
+    def evaluate(self, batch: Batch) -> Passed:
+        """Statistics and memory without dropout and gradients."""
         self._engine.eval()
         ones = torch.ones(len(self.task.objective_names), device=self.device)
-        statistics: Tensor = self._engine(batch, ones)[1]
-        return statistics
+        _, statistics, memory = self._engine(batch, ones)
+        return Passed(statistics, memory)
 
     def sum(self, tensor: Tensor) -> Tensor:
         """Sum over the ranks."""

@@ -4,18 +4,30 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from pipeline.batch import Batch
+from pipeline.batch import Batch, Memory
 from pipeline.objectives.task import PretrainingTask
 from pipeline.training.checkpoints.states import SavedState
 
 Statistics = Float[Tensor, "objectives 3"]
 """Per objective: summed loss, real targets, right ones."""
+
+
+class Passed(NamedTuple):
+    """What a micro-batch came to.
+
+    Attributes:
+        statistics: its sums.
+        memory: what the model carries on; empty where it carries nothing.
+    """
+
+    statistics: Statistics
+    memory: Memory
 
 
 @dataclass(frozen=True)
@@ -60,7 +72,7 @@ class Engine(Protocol):
     def begin_phase(self, rounds: int) -> None:
         """From here on a step has ``rounds`` micro-batches on each rank."""
 
-    def backward(self, batch: Batch, denominators: Float[Tensor, " objectives"]) -> Statistics:
+    def backward(self, batch: Batch, denominators: Float[Tensor, " objectives"]) -> Passed:
         """Add a micro-batch's share of the step's gradient.
 
         The denominators are the step's global target counts, so that the gradients of all
@@ -70,8 +82,8 @@ class Engine(Protocol):
     def step(self, learning_rate: float) -> StepOutcome:
         """Clip, update, clear the gradients."""
 
-    def evaluate(self, batch: Batch) -> Statistics:
-        """The statistics of a micro-batch without dropout and without gradients."""
+    def evaluate(self, batch: Batch) -> Passed:
+        """What a micro-batch comes to without dropout and without gradients."""
 
     def sum(self, tensor: Tensor) -> Tensor:
         """Sum over the ranks, in place and returned."""

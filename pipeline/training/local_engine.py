@@ -20,7 +20,7 @@ from pipeline.training.checkpoints.states import (
     names_in_order,
     restore_tensor_steps,
 )
-from pipeline.training.engine import Statistics, StepOutcome, finite_or_nan
+from pipeline.training.engine import Passed, StepOutcome, finite_or_nan
 from pipeline.training.loss_scale import LossScale
 
 
@@ -55,16 +55,15 @@ class LocalEngine:
     def begin_phase(self, rounds: int) -> None:
         """Nothing depends on the number of micro-batches here."""
 
-    def backward(self, batch: Batch, denominators: Tensor) -> Statistics:
+    def backward(self, batch: Batch, denominators: Tensor) -> Passed:
         """Add a micro-batch's share of the gradient."""
         self.task.train()
         with self._autocast():
-            loss, statistics = self.task(batch, denominators)
+            loss, statistics, memory = self.task(batch, denominators)
         if self._loss_scale is not None:
             loss = loss * self._loss_scale.value
         (loss * finite_or_nan(loss)).backward()
-        result: Tensor = statistics
-        return result
+        return Passed(statistics, memory)
 
     def step(self, learning_rate: float) -> StepOutcome:
         """Clip, update, clear."""
@@ -88,13 +87,13 @@ class LocalEngine:
         return StepOutcome(float(norm), applied, scale, overflow)
 
     @torch.no_grad()
-    def evaluate(self, batch: Batch) -> Statistics:
-        """Statistics without dropout and gradients."""
+    def evaluate(self, batch: Batch) -> Passed:
+        """Statistics and memory without dropout and gradients."""
         self.task.eval()
         ones = torch.ones(len(self.task.objective_names), device=self.device)
         with self._autocast():
-            statistics: Tensor = self.task(batch, ones)[1]
-        return statistics
+            _, statistics, memory = self.task(batch, ones)
+        return Passed(statistics, memory)
 
     def sum(self, tensor: Tensor) -> Tensor:
         """There is one rank."""

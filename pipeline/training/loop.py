@@ -10,20 +10,21 @@ from __future__ import annotations
 import math
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
 
-from pipeline.data import Data, Deal, MicroBatch, RowSource, count_targets, load, to_batch
+from pipeline.data import Data, Deal, MicroBatch, OpenRows, count_targets, load
 from pipeline.objectives.mixing import denominators, trained_in
 from pipeline.optim import Lamb
 from pipeline.optim.lamb import Norms
 from pipeline.phases import Timeline
 from pipeline.settings import Run
 from pipeline.training.agreement import TrainingStopped, compare_progress
+from pipeline.training.carried import Carried
 from pipeline.training.checkpoints.saving import Saver
 from pipeline.training.dump import Failure, write_failure
 from pipeline.training.engine import Engine, StepOutcome
@@ -31,6 +32,7 @@ from pipeline.training.guards import Guard, Spike
 from pipeline.training.progress import Progress
 from pipeline.training.skips import SetBack
 from pipeline.training.tracking import Tracker
+from pipeline.training.validating import evaluate_rows
 from preprocessing.draws import purpose_key
 
 
@@ -56,11 +58,19 @@ class Trainer:
         self._set_back = set_back
         self._timeline = Timeline(run.phases, run.schedule)
         self._names = engine.task.objective_names
+        self._carried = Carried(engine, run.train.micro_batch_rows)
         self._progress = Progress(self._timeline.total_steps)
         self._spikes_told = 0
 
-    def train(self, first_step: int) -> None:
-        """Run all steps from ``first_step`` on, evaluating and saving on the way."""
+    def train(self, first_step: int, memory: Mapping[str, Tensor]) -> None:
+        """Run all steps from ``first_step`` on, evaluating and saving on the way.
+
+        Args:
+            memory: what the streams of the step before left, ``[streams, ...]`` each.
+        """
+        streams = self._timeline.stretch(first_step).batch_rows
+        if memory and all(len(whole) == streams for whole in memory.values()):
+            self._carried.deal(memory, streams)
         step, last = first_step, self._timeline.total_steps
         while step < last:
             if end := self._set_back.skips.end(step):
@@ -73,7 +83,10 @@ class Trainer:
         phase, stretch = self._timeline.place(step).phase, self._timeline.stretch(step)
         self._event(step, "phase", phase=phase, batch_rows=stretch.batch_rows)
         started = time.perf_counter()
+        begins = self._beginnings(step)
         for batches in self._batches(step):
+            if begins(step):
+                self._carried.forget()
             measured = self._guarded_step(step, batches)
             step += 1
             if measured is not None:
@@ -86,6 +99,7 @@ class Trainer:
 
     def _pass_over(self, step: int, end: int) -> int:
         """Do nothing up to the step ``end``."""
+        self._carried.forget()
         self._event(step, "skip", to=end)
         if end == self._timeline.total_steps:
             self._evaluate_and_save(end)
@@ -129,7 +143,8 @@ class Trainer:
             world_size=engine.world_size,
             gradient_norm=str(measured.outcome.gradient_norm),
         )
-        folder = write_failure(self._run, engine, failure, batches)
+        seen = [one._replace(batch=self._carried.give(one.batch, one.number)) for one in batches]
+        folder = write_failure(self._run, engine, failure, seen)
         self._stop(
             step + 1,
             f"the loss or gradient was not finite in {settings.guards.max_skipped + 1} steps in a "
@@ -140,6 +155,10 @@ class Trainer:
     def _denominators(self, step: int, counts: Tensor) -> Tensor:
         """What the step's sums are divided by: infinite where it leaves an objective out."""
         trained = trained_in(self._run.seed, step, self._engine.task.objectives)
+        place = self._timeline.place(step)
+        only = self._data.phases[place.phase].objectives(place.step)
+        if only is not None:
+            trained &= torch.tensor([name in only for name in self._names])
         return denominators(counts[: len(self._names)].float(), trained)
 
     def _judge(self, step: int, measured: StepMeasures) -> int | None:
@@ -201,14 +220,35 @@ class Trainer:
         statistics = torch.zeros(len(self._names), 3, device=engine.device)
         for batch, number, _ in batches:
             torch.manual_seed(dropout_seed(self._run.seed, step, number))
-            statistics += engine.backward(batch.to(engine.device, non_blocking=True), divisors)
+            given = self._carried.give(batch, number).to(engine.device, non_blocking=True)
+            passed = engine.backward(given, divisors)
+            statistics += passed.statistics
+            self._carried.keep(number, passed.memory)
         rate = self._timeline.learning_rate(step)
         outcome = engine.step(rate)
+        self._carried.settle(outcome.applied)
         return StepMeasures(engine.sum(statistics), counts, rate, outcome)
 
     def _save(self, step: int) -> None:
-        path = self._saver.save(step, self._guard.plain(), self._set_back.skips.recorded)
+        memory = self._carried.gather(self._timeline.stretch(step - 1).batch_rows)
+        path = self._saver.save(step, self._guard.plain(), self._set_back.skips.recorded, memory)
         self._event(step, "checkpoint", path=path.name)
+
+    def _beginnings(self, step: int) -> Callable[[int], bool]:
+        """At which steps of a stretch the streams begin anew; tells where memory is missing."""
+        if not self._carried.used:
+            return lambda step: False
+        place, stretch = self._timeline.place(step), self._timeline.stretch(step)
+        rows, before = self._data.phases[place.phase].open(), step - place.step
+        assert isinstance(rows, OpenRows)
+
+        def begins(step: int) -> bool:
+            return rows.begins(stretch.position(step - before))
+
+        if not begins(step) and self._carried.anew:
+            told = f"step {step + 1}: no memory is left of the text before; it begins anew"
+            self._tell(step, "memory", told)
+        return begins
 
     def _batches(self, step: int) -> Iterator[list[MicroBatch]]:
         """This rank's micro-batches, step after step, from ``step`` as far as the batch stays and
@@ -325,43 +365,19 @@ class StepMeasures:
 
 
 def summarize(statistics: Tensor, names: tuple[str, ...], weights: list[float]) -> dict[str, float]:
-    """Means by objective, and the total loss, from sums ``[objectives, 3]``."""
+    """Means by objective, and the total loss, from sums ``[objectives, 3]``; those without a
+    target have no mean.
+    """
     values: dict[str, float] = {}
     total = 0.0
     for name, weight, (loss, count, correct) in zip(
         names, weights, statistics.tolist(), strict=True
     ):
-        mean = loss / max(1.0, count)
-        values[f"{name}_loss"] = mean
-        values[f"{name}_accuracy"] = correct / max(1.0, count)
-        total += weight * mean
+        if count:
+            values[f"{name}_loss"] = loss / count
+            values[f"{name}_accuracy"] = correct / count
+            total += weight * loss / count
     return {"loss": total, **values}
-
-
-def evaluate_rows(
-    engine: Engine, source: RowSource, micro_batch_rows: int, max_rows: int | None
-) -> Tensor:
-    """Sums ``[objectives, 3]`` over validation rows, dealt to the ranks; the same on any number.
-
-    Rows beyond a multiple of the micro-batch are read alone by rank 0; the other ranks then
-    compute weightless batches of the same shape, so that all take part in every collective.
-    """
-    opened = source.open()
-    num_rows = min(opened.num_rows, max_rows or opened.num_rows)
-    whole, rest = divmod(num_rows, micro_batch_rows)
-    parts = [range(i * micro_batch_rows, (i + 1) * micro_batch_rows) for i in range(whole)]
-    if rest:
-        parts.append(range(num_rows - rest, num_rows))
-    total: Tensor | None = None
-    for number in range(0, len(parts), engine.world_size):
-        own = number + engine.rank
-        batch = to_batch(opened.arrays(parts[own if own < len(parts) else number]))
-        if own >= len(parts):
-            batch = batch.weightless()
-        statistics = engine.evaluate(batch.to(engine.device))
-        total = statistics if total is None else total + statistics
-    assert total is not None
-    return engine.sum(total)
 
 
 def dropout_seed(seed: int, step: int, micro_batch: int) -> int:

@@ -88,7 +88,7 @@ def reproduce(folder: Path) -> Iterator[Finding]:
             first_not_finite(task) as found,
             torch.autocast(device.type, lower, enabled=lower is not None),
         ):
-            loss, _ = task(batch.to(device), denominators)
+            loss, *_ = task(batch.to(device), denominators)
         task.zero_grad()
         loss.backward()
         gradients = tuple(

@@ -16,17 +16,23 @@ import torch
 from rich.console import Console
 
 from configs.schema import ConfigError
-from pipeline.data import Data, RowSource
+from pipeline.data import Data
 from pipeline.models import ModelConfig, build_model
 from pipeline.nn.blocks import recompute_activations
 from pipeline.nn.model import PretrainingModel
 from pipeline.objectives import build_objectives
 from pipeline.objectives.task import PretrainingTask
+from pipeline.opening import open_data as open_data
 from pipeline.optim import build_optimizer, describe_groups
 from pipeline.optim.table import treatment_table
 from pipeline.settings import Run
 from pipeline.training.agreement import compare_ranks, digests_of, refuse, together, traits_of
-from pipeline.training.checkpoints.checkpoint import CHECKPOINTS, Checkpoints, State
+from pipeline.training.checkpoints.checkpoint import (
+    CHECKPOINTS,
+    Checkpoints,
+    State,
+    read_memory,
+)
 from pipeline.training.checkpoints.initial import Beginning, find_beginning, idle_patterns
 from pipeline.training.checkpoints.recovery import find_start
 from pipeline.training.checkpoints.remote import open_remote
@@ -46,11 +52,9 @@ from preprocessing.rows import RowSet
 from preprocessing.storage import (
     MANIFEST,
     InputError,
-    file_digest,
     verify_shards,
     write_json,
 )
-from preprocessing.vocabulary import TOKENIZER_FILE, Vocabulary
 
 RUN_FILE = "run.json"
 
@@ -85,13 +89,14 @@ def start_training(run: Run) -> dict[str, object]:
         newest, state = found or (None, None)
         if begun and begun.state:
             newest, state = begun.checkpoint, begun.state
-        changes = check_resume(run, state, data.digests, data.tokenizer) if state else []
+        changes = _changes(run, state, data) if state else []
         first_step = state.step if state else 0
         if first_step >= run.total_steps:
             _say(rank, f"{newest}: all {run.total_steps} steps are done")
             return {"steps": first_step, "checkpoint": str(newest)}
 
         engine = build_engine(run)
+        check_streams(run, engine)
         refuse(_verify(run, engine.rank, engine.world_size))
         if newest and state:
             restore(run, engine, newest, state)
@@ -116,7 +121,7 @@ def start_training(run: Run) -> dict[str, object]:
         set_back = SetBack(run, engine, checkpoints, host, skips)
         trainer = Trainer(run, engine, data, saver, tracker, guard, set_back)
         try:
-            trainer.train(first_step)
+            trainer.train(first_step, read_memory(newest) if newest else {})
         finally:
             if tracker is not None:
                 tracker.close()
@@ -154,50 +159,6 @@ def leave_process_group() -> None:
         time.sleep(0.3)
 
 
-def open_data(run: Run) -> Data:
-    """The rows of a run, checked against its configuration.
-
-    Raises:
-        InputError: examples are missing, were made with another tokenizer, or are too few for a
-            step.
-        ConfigError: the vocabulary does not fit the model.
-    """
-    preparation = run.preparation
-    vocabulary = Vocabulary.load(preparation.tokenizer_directory)
-    if vocabulary.size > run.model.vocab_size:
-        raise ConfigError(
-            [
-                f"{run.name}: model.vocab_size: {run.model.vocab_size} is less than the "
-                f"{vocabulary.size} pieces of {vocabulary.directory}"
-            ]
-        )
-    phases, digests = [], {}
-    for index, phase in enumerate(run.phases):
-        directory = preparation.examples_directory(phase.examples)
-        rows = RowSet(directory, "train", seed=run.seed)
-        if rows.manifest.facts["tokenizer"] != vocabulary.digest:
-            raise InputError(
-                f"{directory}: these examples were made with another tokenizer than "
-                f"{vocabulary.directory / TOKENIZER_FILE}; run the examples stage again"
-            )
-        if rows.num_rows[0] < phase.largest_batch:
-            raise InputError(
-                f"{directory}: {rows.num_rows[0]} training rows are fewer than one step takes "
-                f"(phases.{index}.batch_rows: {phase.largest_batch}); use a larger corpus or a "
-                "smaller batch"
-            )
-        digests[str(index)] = file_digest(directory / MANIFEST)
-        corruption = preparation.examples[phase.examples].corruption
-        phases.append(RowSource(directory, "train", corruption, run.seed, index))
-    last = preparation.examples_directory(run.phases[-1].examples)
-    corruption = preparation.examples[run.phases[-1].examples].corruption
-    names = RowSet(last, "train", seed=run.seed).manifest.facts["splits"]
-    validation = {
-        name: RowSource(last, name, corruption, run.seed, None) for name in names if name != "train"
-    }
-    return Data(tuple(phases), validation, digests, vocabulary.digest)
-
-
 def build_task(
     run: Run, build: Callable[[ModelConfig], PretrainingModel] = build_model
 ) -> PretrainingTask:
@@ -206,7 +167,9 @@ def build_task(
     model = build(run.model)
     if run.train.activation_checkpointing:
         recompute_activations(model)
-    return PretrainingTask(model, build_objectives(run.objectives))
+    objectives = build_objectives(run.objectives)
+    in_tasks = objectives if any(phase.tasks for phase in run.phases) else ()
+    return PretrainingTask(model, objectives, sometimes=in_tasks)
 
 
 def build_engine(run: Run) -> Engine:
@@ -258,12 +221,36 @@ def check_device(run: Run) -> None:
         )
 
 
+def check_streams(run: Run, engine: Engine) -> None:
+    """Refuse to give a model memory of rows that have nothing to do with each other.
+
+    Raises:
+        ConfigError: a phase does not read streams, and the model carries memory.
+    """
+    if engine.task.model.initial_memory(1) is None:
+        return
+    shuffled = [index for index, phase in enumerate(run.phases) if not phase.streams]
+    if shuffled:
+        raise ConfigError(
+            [
+                f"{run.name}: phases.{index}.streams: model {run.model.family} carries memory from "
+                "batch to batch; give streams: true, and examples of layout 'streams'"
+                for index in shuffled
+            ]
+        )
+
+
+def _changes(run: Run, state: State, data: Data) -> list[str]:
+    """What has changed since a checkpoint and may."""
+    return check_resume(run, state, data.digests_like(state.data), data.tokenizer)
+
+
 def _verify(run: Run, rank: int, world_size: int) -> str | None:
     """Compare this rank's share of the shards with their checksums."""
     if not run.train.verify_data:
         return None
     try:
-        for name in dict.fromkeys(phase.examples for phase in run.phases):
+        for name in dict.fromkeys(name for phase in run.phases for name in phase.sets):
             directory = run.preparation.examples_directory(name)
             shards = RowSet(directory, "train", seed=run.seed).manifest.shards
             verify_shards(directory, shards[rank::world_size])
@@ -304,8 +291,9 @@ def _track(
     for change in changes:
         tracker.event(first_step, "change", change=change)
     if state is None:
-        for source in dict.fromkeys(data.phases):
-            tracker.artifact(source.directory.name, "examples", source.directory / MANIFEST)
+        read = (one.directory for source in data.phases for one in source.sets)
+        for directory in dict.fromkeys(read):
+            tracker.artifact(directory.name, "examples", directory / MANIFEST)
     return tracker
 
 

@@ -1,4 +1,4 @@
-"""What rides along with the ids of a document: phrases, entities and the words of a segmenter.
+"""What rides along with the ids of a document: phrases, entities, a segmenter's words, capitals.
 
 corpus:
   annotations:
@@ -7,6 +7,7 @@ corpus:
     entities:
       - {path: lexicons/names.tsv}
     segmenter: {kind: jieba}
+    capitals: true
 """
 
 from __future__ import annotations

@@ -17,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from preprocessing.annotations.capitals import CAPITALS, capitalised_words
 from preprocessing.annotations.lexicon import Lexicon
 from preprocessing.annotations.segmentation import Jieba, jieba_version
 from preprocessing.annotations.settings import AnnotationsConfig, LexiconConfig
@@ -39,9 +40,11 @@ SPANS = pa.large_list(
 """A column of spans: tokens, counted from the first of the document, ascending, apart."""
 
 
-def span_fields(config: AnnotationsConfig) -> list[pa.Field]:
-    """The columns of spans that a configuration asks for."""
-    return [pa.field(layer, SPANS, nullable=False) for layer in _lexicons(config)]
+def annotation_fields(config: AnnotationsConfig) -> list[pa.Field]:
+    """The columns that a configuration asks for: capitals, then spans by layer."""
+    columns = {"capitals": CAPITALS} if config.capitals else {}
+    columns |= dict.fromkeys(_lexicons(config), SPANS)
+    return [pa.field(name, kind, nullable=False) for name, kind in columns.items()]
 
 
 @dataclass(frozen=True)
@@ -79,17 +82,22 @@ class Annotations:
         word_places: int64 ``[characters]``, ascending: where characters begin that a segmenter
             has put into words.
         word_begins: bool ``[characters]``; whether a word begins there.
+        capital_words: int64 ``[words, 2]``, begin and end of capitalised words, ascending; None
+            where nobody asked for them.
     """
 
     spans: Mapping[str, NDArray[np.int64]]
     word_places: NDArray[np.int64]
     word_begins: NDArray[np.bool_]
+    capital_words: NDArray[np.int64] | None = None
 
     @property
     def marks(self) -> NDArray[np.int64]:
         """All places that the encoder has to be asked for, ascending, each once."""
         places = [spans.ravel() for spans in self.spans.values()]
-        return np.unique(np.concatenate([self.word_places, *places]))
+        if self.capital_words is not None:
+            places.append(self.capital_words.ravel())
+        return merged(self.word_places, *places)
 
     def token_spans(self, marks: NDArray[np.int64], encoded: Encoded) -> dict[str, TokenSpans]:
         """The spans in tokens, by layer.
@@ -112,6 +120,26 @@ class Annotations:
         starts = encoded.word_starts.copy()
         starts[encoded.marks[at[known]]] = self.word_begins[known]
         return starts
+
+    def capitals(self, marks: NDArray[np.int64], encoded: Encoded) -> NDArray[np.bool_] | None:
+        """Which tokens hold a part of a capitalised word ``[tokens]``; None where unasked for."""
+        if self.capital_words is None:
+            return None
+        begins, ends = np.searchsorted(marks, self.capital_words).T
+        # A token that begins before the word and ends in it holds its first letter.
+        first = encoded.marks[begins] - ~encoded.exact[begins]
+        size = len(encoded.ids) + 1
+        changes = np.bincount(first, minlength=size)
+        changes -= np.bincount(encoded.marks[ends], minlength=size)
+        return np.asarray(np.cumsum(changes)[:-1] > 0)
+
+
+def merged(*places: NDArray[np.int64]) -> NDArray[np.int64]:
+    """All of some ascending arrays, ascending, each once; much faster than a hash table."""
+    both = np.sort(np.concatenate(places), kind="stable")
+    new = np.ones(len(both), np.bool_)
+    new[1:] = both[1:] > both[:-1]
+    return np.asarray(both[new])
 
 
 def _token_spans(at: NDArray[np.int64], encoded: Encoded) -> TokenSpans:
@@ -138,13 +166,15 @@ class Annotator:
     def __init__(self, config: AnnotationsConfig) -> None:
         self._lexicons = {layer: Lexicon(files) for layer, files in _lexicons(config).items()}
         self._jieba = Jieba(config.segmenter) if config.segmenter else None
+        self._capitals = config.capitals
 
     def annotate(self, texts: Texts) -> Annotations:
         """Find everything in a column."""
         spans = {layer: lexicon.spans(texts) for layer, lexicon in self._lexicons.items()}
+        words = np.zeros(0, np.int64), np.zeros(0, np.bool_)
         if self._jieba:
-            return Annotations(spans, *self._jieba.words(texts))
-        return Annotations(spans, np.zeros(0, np.int64), np.zeros(0, np.bool_))
+            words = self._jieba.words(texts)
+        return Annotations(spans, *words, capitalised_words(texts) if self._capitals else None)
 
 
 def _lexicons(config: AnnotationsConfig) -> dict[str, tuple[LexiconConfig, ...]]:
@@ -167,6 +197,8 @@ def describe(config: AnnotationsConfig) -> dict[str, Any]:
             "hmm": config.segmenter.hmm,
             "version": jieba_version(),
         }
+    if config.capitals:
+        described["capitals"] = True
     return described
 
 

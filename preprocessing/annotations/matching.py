@@ -80,7 +80,8 @@ def _width(point: int) -> int:
 
 
 @compiled(int64(BYTES, int64))
-def _code_point(data: NDArray[np.uint8], place: int) -> int:
+def code_point(data: NDArray[np.uint8], place: int) -> int:
+    """The character that begins at a place of valid UTF-8."""
     first = int(data[place])
     if first < 0x80:
         return first
@@ -98,7 +99,7 @@ def fold(data: NDArray[np.uint8], table: NDArray[np.int32]) -> NDArray[np.uint8]
     while place < len(data):
         first = data[place]
         width = 1 + int(first >= 0xC0) + int(first >= 0xE0) + int(first >= 0xF0)
-        point = _code_point(data, place)
+        point = code_point(data, place)
         if point < len(table) and table[point] != point:
             point = int(table[point])
             if width == 1:
@@ -119,7 +120,7 @@ def _may_part(
     """Whether a match may begin or end at a place of the text from ``begin`` to ``end``."""
     if place in (begin, end):
         return True
-    after = traits[_code_point(data, place)]
+    after = traits[code_point(data, place)]
     if after & _IS_MARK:
         return False
     if not after & _IS_WORD:
@@ -127,7 +128,7 @@ def _may_part(
     place -= 1
     while data[place] & 0xC0 == 0x80:
         place -= 1
-    return not traits[_code_point(data, place)] & _IS_WORD
+    return not traits[code_point(data, place)] & _IS_WORD
 
 
 @compiled(int64[:, ::1](BYTES, PLACES, uint8[::1], int64[:, ::1], int64))
@@ -179,7 +180,7 @@ def han_places(
     places = np.empty((end - begin) // 3 + 1, np.int64)  # each has three bytes or four
     count = 0
     for place in range(begin, end):
-        if data[place] >= 0xE3 and traits[_code_point(data, place)] & _IS_HAN:
+        if data[place] >= 0xE3 and traits[code_point(data, place)] & _IS_HAN:
             places[count] = place
             count += 1
     return places[:count].copy()

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import pydantic
 
-from configs.schema import config
+from configs.schema import config, setting
 from preprocessing.places import to_place
 
 
@@ -56,8 +56,10 @@ class AnnotationsConfig:
         phrases: lexicons of phrases, matched as one: the leftmost longest match wins.
         entities: lexicons of named entities, likewise.
         segmenter: decides where words begin in Chinese text, for whole-word masking.
+        capitals: which tokens are parts of capitalised words, for vocabularies without case.
     """
 
     phrases: tuple[LexiconConfig, ...] = ()
     entities: tuple[LexiconConfig, ...] = ()
     segmenter: JiebaConfig | None = None
+    capitals: bool = setting(default=False, added=True)

@@ -21,6 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from preprocessing.draws import UInt64, sequence_keys
+from preprocessing.storage import InputError
+from preprocessing.tables.base import Table
 
 ABSENT = -1
 """The id of a special token that a vocabulary does not have."""
@@ -34,6 +36,7 @@ class SpecialIds:
 
     Attributes:
         size: number of ids.
+        end: ends a document (XLNet's ``<eod>``); where it is absent the separator does.
         sentinels: ids that stand for removed spans, the first one first.
     """
 
@@ -42,7 +45,21 @@ class SpecialIds:
     start: int = ABSENT
     separator: int = ABSENT
     mask: int = ABSENT
+    end: int = ABSENT
     sentinels: tuple[int, ...] = ()
+
+    def require(self, who: str, *roles: str) -> None:
+        """See that the vocabulary has the tokens of some roles.
+
+        Raises:
+            InputError: it has not.
+        """
+        missing = [role for role in roles if getattr(self, role) == ABSENT]
+        if missing:
+            raise InputError(
+                f"{who} needs a vocabulary with special tokens for {', '.join(missing)}; where "
+                "tokens of other names play these roles, name them in tokenizer.specials"
+            )
 
 
 @dataclass(frozen=True)
@@ -56,6 +73,8 @@ class Sequences:
         first_lengths: tokens up to the end of the first segment, ``[sequences]``.
         labels: of the sequences ``[sequences]``, ``UNLABELLED`` where there is none.
         marks: what is known of each token ``[tokens]``; empty where nobody asked for them.
+        backward: which sequences hold their text from its end to its beginning, ``[sequences]``;
+            empty where none does.
     """
 
     tokens: NDArray[np.int64]
@@ -64,6 +83,7 @@ class Sequences:
     first_lengths: NDArray[np.int64]
     labels: NDArray[np.int64]
     marks: NDArray[np.uint8]
+    backward: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, dtype=np.bool_))
 
     @property
     def lengths(self) -> NDArray[np.int64]:
@@ -142,7 +162,8 @@ class Context:
 
     Attributes:
         special: the vocabulary's special ids.
-        tables: arrays by name that the scheme asked for (``frequencies`` ``[size]``, ...).
+        tables: the arrays of the tables that the scheme asked for, by name (``frequencies``
+            ``[size]``, ...).
     """
 
     special: SpecialIds
@@ -156,9 +177,16 @@ class Scheme(abc.ABC):
         """The marks (:mod:`preprocessing.marks`) that it asks for, as bits."""
         return 0
 
-    def tables(self) -> tuple[str, ...]:
-        """Names of the tables that it asks for (:class:`Context`)."""
+    def tables(self) -> tuple[Table, ...]:
+        """The tables that it asks for; their arrays are those of the :class:`Context`."""
         return ()
+
+    def check(self, context: Context, length: int) -> None:  # noqa: B027 - most need nothing
+        """See that the vocabulary has what sequences of at most ``length`` tokens need.
+
+        Raises:
+            InputError: it has not; with a way out.
+        """
 
     @abc.abstractmethod
     def bounds(self, context: Context, lengths: NDArray[np.int64]) -> Bounds:

@@ -5,6 +5,10 @@ are chosen, never a special one; each becomes [MASK] with 0.8, a token drawn uni
 whole vocabulary with 0.1, and stays with 0.1. The k chosen places are those with the smallest
 draws, so the count is exact.
 
+RoBERTa's (arXiv 1907.11692; fairseq, ``mask_tokens_dataset.py``) differs where it is asked to:
+``rounding: stochastic`` chooses floor(share * n + u) places, u uniform in [0, 1) for each sequence
+(19.2 of 128 on average), and at least one; ``random_specials: false`` draws no special token.
+
     k = round(0.15 * 12) = 2; "man" is masked, "." becomes a random token
     [CLS] the man    went to a store .     [SEP] he left [SEP]
     [CLS] the [MASK] went to a store store [SEP] he left [SEP]    targets: 2 -> man, 7 -> .
@@ -13,50 +17,38 @@ draws, so the count is exact.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Annotated, Literal
+from typing import Literal
 
 import numpy as np
-import pydantic
 from numpy.typing import NDArray
 
-from configs.schema import config
-from preprocessing.corruption.base import (
-    Bounds,
-    Context,
-    Corrupted,
-    Scheme,
-    Sequences,
-    Targets,
-)
+from configs.schema import config, setting
+from preprocessing.corruption.base import Context, Corrupted, Sequences, Targets
+from preprocessing.corruption.masking import Masking, reserved
+from preprocessing.draws import uniform
 
-Probability = Annotated[float, pydantic.Field(ge=0.0, le=1.0)]
+_ROUNDING = 3  # a sequence's draw; those of its places are the kernel's
 
 
 @config
-class MaskedConfig(Scheme):
-    """BERT's masking. ``max_targets`` bounds the targets of a sequence (20 at 128, 80 at 512)."""
+class MaskedConfig(Masking):
+    """BERT's masking. ``max_targets`` bounds the targets of a sequence (20 at 128, 80 at 512).
+
+    Attributes:
+        rounding: of the number of targets; ``stochastic`` is RoBERTa's.
+        random_specials: whether random tokens may be special ones; not so in RoBERTa.
+    """
 
     kind: Literal["masked"] = "masked"
-    share: Annotated[float, pydantic.Field(gt=0.0, lt=1.0)] = 0.15
-    max_targets: Annotated[int, pydantic.Field(ge=1)] | None = None
-    mask_probability: Probability = 0.8
-    random_probability: Probability = 0.1
-
-    def __post_init__(self) -> None:
-        if self.mask_probability + self.random_probability > 1:
-            raise ValueError("mask_probability + random_probability must not exceed 1")
+    rounding: Literal["nearest", "stochastic"] = setting(default="nearest", added=True)
+    random_specials: bool = setting(default=True, added=True)
 
     def num_targets(self, lengths: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Targets of sequences of the given lengths ``[sequences]`` with enough plain tokens.
-
-        Rounds half to even, as the reference's ``round`` does.
-        """
-        counts: NDArray[np.int64] = np.maximum(1, np.rint(lengths * self.share)).astype(np.int64)
+        """Targets of sequences of the given lengths ``[sequences]``, at most."""
+        if self.rounding == "nearest":
+            return super().num_targets(lengths)
+        counts: NDArray[np.int64] = np.maximum(1, np.ceil(lengths * self.share)).astype(np.int64)
         return counts if self.max_targets is None else np.minimum(counts, self.max_targets)
-
-    def bounds(self, context: Context, lengths: NDArray[np.int64]) -> Bounds:
-        """As long as before, with exactly so many targets."""
-        return Bounds(lengths, {"masked_lm": self.num_targets(lengths)})
 
     def corrupt(
         self, context: Context, sequences: Sequences, *, seed: int, epoch: int
@@ -64,17 +56,22 @@ class MaskedConfig(Scheme):
         """Mask tokens; they keep their places."""
         from preprocessing.kernels.masked import mask_tokens
 
-        special = context.special
-        counts = self.num_targets(sequences.lengths)
+        keys = sequences.keys(seed, "masked", epoch)
+        counts = self._drawn_counts(sequences.lengths, keys)
+        never_drawn = np.zeros(0, dtype=np.int64)
+        if not self.random_specials:
+            known = np.append(reserved(context.special), context.special.mask)
+            never_drawn = np.unique(known[known >= 0])
         tokens, places = sequences.tokens.copy(), np.empty(counts.sum(), dtype=np.int64)
         found = mask_tokens(
             tokens,
             sequences.offsets,
-            sequences.keys(seed, "masked", epoch),
+            keys,
             counts,
-            np.array([special.start, special.separator, special.pad]),
-            special.mask,
-            special.size,
+            reserved(context.special),
+            context.special.mask,
+            context.special.size,
+            never_drawn,
             self.mask_probability,
             self.random_probability,
             places,
@@ -82,3 +79,13 @@ class MaskedConfig(Scheme):
         places = places[:found]
         targets = Targets(places, sequences.tokens[places])
         return Corrupted(replace(sequences, tokens=tokens), {"masked_lm": targets})
+
+    def _drawn_counts(
+        self, lengths: NDArray[np.int64], keys: NDArray[np.uint64]
+    ) -> NDArray[np.int64]:
+        """Targets of sequences with enough plain tokens, ``[sequences]``."""
+        most = self.num_targets(lengths)
+        if self.rounding == "nearest":
+            return most
+        drawn = np.floor(lengths * self.share + uniform(keys, 0, _ROUNDING)).astype(np.int64)
+        return np.minimum(np.maximum(1, drawn), most)

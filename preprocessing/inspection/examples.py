@@ -4,8 +4,9 @@
       1 A  [CLS] the {man → [MASK]} went to a {. → store} [SEP]
         B  he {left = left} [SEP]
 
-A target stands in braces: what was there, and what the model sees instead; ``=`` where it sees
-the truth.
+A target of masked language modelling stands in braces: what was there, and what the model sees
+instead; ``=`` where it sees the truth. Those of other objectives are listed behind the row, with
+the token that stands at their place, and so is what a decoder sees.
 """
 
 from __future__ import annotations
@@ -18,8 +19,9 @@ import numpy as np
 import pydantic
 from rich.text import Text
 
-from preprocessing.arrangement import IGNORED
-from preprocessing.corruption import CorruptionConfig
+from preprocessing.arrangement import IGNORED, Arrays
+from preprocessing.corruption import CorruptionConfig, Sequences
+from preprocessing.corruption.base import UNLABELLED
 from preprocessing.inspection.outputs import (
     Batches,
     Output,
@@ -28,7 +30,7 @@ from preprocessing.inspection.outputs import (
     pieces,
 )
 from preprocessing.inspection.terminal import on_a_line
-from preprocessing.rows import ROWS_PER_BATCH, RowSet, copy_split
+from preprocessing.rows import ROWS_PER_BATCH, RowSet, copy_split, split_of
 from preprocessing.storage import InputError
 from preprocessing.vocabulary import Vocabulary
 
@@ -36,6 +38,8 @@ FATES: Mapping[str, str] = {"masked": "red", "random": "yellow", "kept": "green"
 """What becomes of a target, and its colour."""
 LEGEND = "targets: {truth → [MASK]} masked, {truth → other} random, {truth = truth} kept"
 _PAIR_LABELS = {0: "next", 1: "random"}
+_HIDDEN = "masked_lm"
+"""The objective whose targets stand where they belong, in braces."""
 
 
 def read_examples(output: Output, selection: Selection) -> Iterator[dict[str, Any]]:
@@ -52,17 +56,17 @@ def read_examples(output: Output, selection: Selection) -> Iterator[dict[str, An
     assert output.manifest is not None
     configuration, facts = output.manifest.configuration, output.manifest.facts
     splits: Mapping[str, int] = facts["splits"]
-    split, epoch, rows = _place(output, selection, splits)
+    split, epoch, rows, bucket = _place(output, selection, splits)
     if split not in splits:
         raise InputError(f"{output.directory}: no split '{split}' here; there are {list(splits)}")
-    row_set = RowSet(output.directory, split, seed=configuration["seed"])
+    row_set = RowSet(output.directory, split, seed=configuration["seed"], bucket=bucket)
     corruption: CorruptionConfig = pydantic.TypeAdapter(CorruptionConfig).validate_json(
         json.dumps(configuration["examples"]["corruption"])
     )
     vocabulary = find_vocabulary(output)
     copy = epoch % splits[split]
     rows = rows[: max(0, row_set.num_rows[copy] - rows.start)]
-    _check(output, copy_split(split, copy), rows)
+    _check(output, copy_split(split, copy, bucket), rows)
     for row in rows:
         arrays = row_set.arrays(corruption, np.array([row]), epoch=epoch)
         yield {
@@ -70,21 +74,20 @@ def read_examples(output: Output, selection: Selection) -> Iterator[dict[str, An
             "split": split,
             "epoch": epoch,
             "copy": copy,
-            **_plain(arrays, row_set, row_set.read(copy, np.array([row])).sequences, vocabulary),
+            **plain_row(arrays, row_set, row_set.read(copy, np.array([row])).sequences, vocabulary),
         }
 
 
 def _place(
     output: Output, selection: Selection, splits: Mapping[str, int]
-) -> tuple[str, int, range]:
-    """Split, epoch and rows that are meant; of a single shard its own."""
+) -> tuple[str, int, range, int | None]:
+    """Split, epoch, rows and, where they are shorter, their length; of a single shard its own."""
     assert output.manifest is not None
     if output.shards == output.manifest.shards:
         split = selection.split or ("train" if "train" in splits else next(iter(splits)))
-        return split, selection.epoch or 0, selection.rows
+        return split, selection.epoch or 0, selection.rows, None
     (shard,) = output.shards
-    split, _, copy_name = shard.split.rpartition("/")
-    copy = int(copy_name.rpartition("-")[2])
+    split, copy, bucket = split_of(shard.split)
     epoch = copy if selection.epoch is None else selection.epoch
     if selection.split not in (None, split) or epoch % splits[split] != copy:
         raise InputError(
@@ -97,7 +100,7 @@ def _place(
             break
         before += other.rows
     stop = min(selection.rows.stop, shard.rows)
-    return split, epoch, range(before + min(selection.rows.start, stop), before + stop)
+    return split, epoch, range(before + min(selection.rows.start, stop), before + stop), bucket
 
 
 def _check(output: Output, folder: str, rows: range) -> None:
@@ -113,33 +116,79 @@ def _check(output: Output, folder: str, rows: range) -> None:
         first += shard.rows
 
 
-def _plain(
-    arrays: Any, row_set: RowSet, stored: Any, vocabulary: Vocabulary | None
+def plain_row(
+    arrays: Arrays, row_set: RowSet, stored: Sequences, vocabulary: Vocabulary | None
 ) -> dict[str, Any]:
-    shown = arrays.ids.reshape(-1)
-    asked = arrays.targets["masked_lm"]
-    places, labels = asked.indices, asked.labels
-    real = labels != IGNORED
-    targets = [
-        {
-            "place": int(place),
-            "truth": pieces(vocabulary, [int(label)])[0],
-            "shown": pieces(vocabulary, [int(shown[place])])[0],
-            "fate": _fate(int(shown[place]), int(label), row_set.special.mask),
-        }
-        for place, label in zip(places[real], labels[real], strict=True)
-    ]
+    """One row as plain values.
+
+    Args:
+        arrays: the row alone.
+        stored: its sequences as they were before the corruption.
+    """
+    shown, label = arrays.ids.reshape(-1), row_set.shape.label
+    lengths = np.bincount(arrays.sequence_ids.reshape(-1), minlength=len(stored.ids) + 1)[1:]
+    decoder = arrays.decoder
     return {
         "ids": shown.tolist(),
         "pieces": pieces(vocabulary, shown.tolist()),
         "sequence_ids": arrays.sequence_ids.reshape(-1).tolist(),
         "segment_ids": arrays.segment_ids.reshape(-1).tolist(),
         "sequences": [
-            {"id": int(one), "length": int(length), "pair": _PAIR_LABELS.get(int(label))}
-            for one, length, label in zip(stored.ids, stored.lengths, stored.labels, strict=True)
+            {"id": int(one), "length": int(length), "pair": _pair(label, int(own))}
+            for one, length, own in zip(stored.ids, lengths, stored.labels, strict=True)
         ],
-        "targets": targets,
+        "targets": [
+            {
+                "place": place,
+                "truth": pieces(vocabulary, [truth])[0],
+                "shown": pieces(vocabulary, [int(shown[place])])[0],
+                "fate": _fate(int(shown[place]), truth, row_set.special.mask),
+            }
+            for place, truth, _ in _real_targets(arrays, _HIDDEN)
+        ],
+        "predictions": {
+            name: [
+                {
+                    "place": place,
+                    "label": pieces(vocabulary, [value])[0] if _is_token(name) else value,
+                    "of_decoder": arrays.targets[name].of_decoder,
+                    "extra": extra,
+                }
+                for place, value, extra in _real_targets(arrays, name)
+            ]
+            for name in arrays.targets
+            if name not in (_HIDDEN, label)
+        },
+        "decoder": None
+        if decoder is None
+        else {
+            "ids": decoder.ids.reshape(-1).tolist(),
+            "pieces": pieces(vocabulary, decoder.ids.reshape(-1).tolist()),
+            "sequence_ids": decoder.sequence_ids.reshape(-1).tolist(),
+        },
     }
+
+
+def _real_targets(arrays: Arrays, name: str) -> Iterator[tuple[int, int, dict[str, Any]]]:
+    """Place, label and what else is known of each target that is no padding."""
+    asked = arrays.targets.get(name)
+    if asked is None:
+        return
+    for number in np.flatnonzero(asked.labels != IGNORED).tolist():
+        extra = {key: values[number].item() for key, values in asked.extra.items()}
+        yield int(asked.indices[number]), int(asked.labels[number]), extra
+
+
+def _is_token(objective: str) -> bool:
+    """Whether labels are tokens; of all others they are classes."""
+    return objective.endswith("_lm") or objective == "span_boundary"
+
+
+def _pair(objective: str | None, label: int) -> str | None:
+    """The label of a sequence in words, or as a number where there are none."""
+    if objective is None or label == UNLABELLED:
+        return None
+    return _PAIR_LABELS[label] if objective == "next_sentence" else f"{objective} {label}"
 
 
 def _fate(shown: int, truth: int, mask: int) -> str:
@@ -169,7 +218,8 @@ def render(plain: Mapping[str, Any]) -> Text:
         for at in range(place, stop):
             if plain["segment_ids"][at] != segment:
                 segment = plain["segment_ids"][at]
-                text.append(("" if at == place else "\n") + f"  {'AB'[segment]} ", style="dim")
+                name = chr(ord("A") + segment)
+                text.append(("" if at == place else "\n") + f"  {name} ", style="dim")
             text.append(" ").append_text(
                 _token(plain["pieces"][at], targets.get(at), plain["segment_ids"][at])
             )
@@ -177,6 +227,28 @@ def render(plain: Mapping[str, Any]) -> Text:
         place = stop
     if place < length:
         text.append(f"  ── {length - place} of padding\n", style="dim")
+    return text.append_text(_behind(plain))
+
+
+def _behind(plain: Mapping[str, Any]) -> Text:
+    """What the decoder sees, and the targets that do not stand in the row itself."""
+    text = Text()
+    decoder = plain.get("decoder")
+    sides = {False: plain["pieces"]}
+    if decoder is not None:
+        real = [p for p, one in zip(decoder["pieces"], decoder["sequence_ids"], strict=True) if one]
+        text.append("  ── decoder", style="dim")
+        text.append(f" {on_a_line(' '.join(real))}\n")
+        sides[True] = decoder["pieces"]
+    for name, own in plain.get("predictions", {}).items():
+        if not own:
+            continue
+        text.append(f"  ── {name}", style="dim")
+        for target in own:
+            at = sides[bool(target["of_decoder"])][target["place"]]
+            text.append(f" {on_a_line(at)}")
+            text.append(f"→{on_a_line(str(target['label']))}", style="bold")
+        text.append("\n")
     return text
 
 

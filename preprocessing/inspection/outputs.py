@@ -129,6 +129,14 @@ def stage_directories(preparation: Preparation) -> dict[str, Path]:
         "tokenizer": preparation.tokenizer_directory,
         "tokenize": preparation.tokens_directory,
         **{
+            f"{stage} {table.directory_name}": directory(table)
+            for table in preparation.tables
+            for stage, directory in (
+                ("counts", preparation.counts_directory),
+                ("tables", preparation.table_directory),
+            )
+        },
+        **{
             f"examples {name}": preparation.examples_directory(name)
             for name in preparation.examples
         },

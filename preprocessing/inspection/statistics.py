@@ -217,13 +217,16 @@ def _gather_tokens(statistics: Statistics, batches: Iterable[pa.RecordBatch]) ->
     }
 
 
+_MOST_CLASSES = 128  # labels are signed bytes
+
+
 def _gather_examples(statistics: Statistics, batches: Iterable[pa.RecordBatch]) -> None:
     manifest = statistics.output.manifest
     length = 0 if manifest is None else int(manifest.facts["length"])
     sequences: Histogram | None = None
     filled: Histogram | None = None
     a_row = Histogram.doubling("sequences a row")
-    labels = np.zeros(2, dtype=np.int64)
+    labels = np.zeros(_MOST_CLASSES, dtype=np.int64)
     for batch in batches:
         length = length or int(batch.schema.field("ids").type.list_size)
         sequences = sequences or Histogram.linear("tokens a sequence", length)
@@ -235,7 +238,7 @@ def _gather_examples(statistics: Statistics, batches: Iterable[pa.RecordBatch]) 
         sums = np.concatenate([[0], np.cumsum(lengths)])
         filled.add(sums[offsets[1:]] - sums[offsets[:-1]])
         own = batch.column("labels").flatten().to_numpy(zero_copy_only=False)
-        labels += [int((own == 0).sum()), int((own == 1).sum())]
+        labels += np.bincount(own[own >= 0], minlength=_MOST_CLASSES)
     if sequences is None or filled is None:
         return
     statistics.histograms = [sequences, filled, a_row]
@@ -245,5 +248,11 @@ def _gather_examples(statistics: Statistics, batches: Iterable[pa.RecordBatch]) 
         "tokens": filled.sum,
         "fill": filled.sum / max(1, filled.num_values * length),
     }
-    if labels.any():
+    asked = "next_sentence" if manifest is None else manifest.facts.get("label", "next_sentence")
+    if asked == "next_sentence" and labels.any():
         statistics.figures["random partners"] = int(labels[1]) / int(labels.sum())
+    elif labels.any():
+        shares = labels / labels.sum()
+        statistics.figures |= {
+            f"{asked} {one}": shares[one].item() for one in np.flatnonzero(labels)
+        }

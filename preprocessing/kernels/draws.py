@@ -16,7 +16,8 @@ _INVERSE_2_53 = 2.0**-53
 
 
 @compiled(numba.uint64(numba.uint64))
-def _mix(value: np.uint64) -> np.uint64:
+def mix(value: np.uint64) -> np.uint64:
+    """SplitMix64's finaliser, as :func:`preprocessing.draws.mix`."""
     value += _GOLDEN
     value = (value ^ (value >> _S30)) * _MIX_1
     value = (value ^ (value >> _S27)) * _MIX_2
@@ -27,7 +28,7 @@ def _mix(value: np.uint64) -> np.uint64:
 def bits_at(key: np.uint64, index: int, draw: int) -> np.uint64:
     """64 random bits, as :func:`preprocessing.draws.bits` gives them."""
     place = np.uint64(index) + (np.uint64(draw) << _S40)
-    return np.uint64(_mix(_mix(key ^ (place * _GOLDEN))))
+    return np.uint64(mix(mix(key ^ (place * _GOLDEN))))
 
 
 @compiled(numba.float64(numba.uint64, numba.int64, numba.int64))

@@ -9,8 +9,13 @@ from numpy.typing import NDArray
 from preprocessing.compiled import compiled
 from preprocessing.kernels.draws import integer_at, uniform_at
 from preprocessing.kernels.picking import INT64, OUT, UINT64, choose
+from preprocessing.kernels.words import is_in, longest
 
-COMPILED_WITH = {"draws.py": "ff5a18e7a0c51f14", "picking.py": "da05b95c65d549d0"}
+COMPILED_WITH = {
+    "draws.py": "af11e9b22636e97d",
+    "words.py": "e216f370b1f40d41",
+    "picking.py": "010a19a602c1e544",
+}
 
 _CHOOSE, _FATE, _RANDOM_TOKEN = 0, 1, 2  # what the draws of a place are taken for
 
@@ -24,6 +29,7 @@ _CHOOSE, _FATE, _RANDOM_TOKEN = 0, 1, 2  # what the draws of a place are taken f
         INT64,
         numba.int64,
         numba.int64,
+        INT64,
         numba.float64,
         numba.float64,
         OUT,
@@ -37,23 +43,25 @@ def mask_tokens(
     reserved: NDArray[np.int64],
     mask: int,
     size: int,
+    never_drawn: NDArray[np.int64],
     mask_probability: float,
     random_probability: float,
     targets: NDArray[np.int64],
 ) -> int:
-    """Corrupt ``tokens`` in place and list the chosen places; returns how many there are."""
-    longest = 0
-    for number in range(len(keys)):
-        longest = max(longest, offsets[number + 1] - offsets[number])
-    places, scratch = np.empty(longest, np.int64), np.empty(2 * longest, np.uint64)
+    """Corrupt ``tokens`` in place and list the chosen places; returns how many there are.
+
+    Args:
+        never_drawn: ids that no token becomes at random, ascending.
+    """
+    most = longest(offsets)
+    places, scratch = np.empty(most, np.int64), np.empty(2 * most, np.uint64)
     found = 0
     for number in range(len(keys)):
         begin, end, key = offsets[number], offsets[number + 1], keys[number]
         plain = 0
         for place in range(begin, end):
-            token = tokens[place]
             places[plain] = place
-            plain += token != reserved[0] and token != reserved[1] and token != reserved[2]
+            plain += not is_in(reserved, tokens[place])
         chosen = choose(key, places, plain, counts[number], _CHOOSE, scratch, begin)
         for turn in range(chosen):
             place = places[turn]
@@ -63,5 +71,8 @@ def mask_tokens(
             if fate < mask_probability:
                 tokens[place] = mask
             elif fate < mask_probability + random_probability:
-                tokens[place] = integer_at(key, place - begin, _RANDOM_TOKEN, size)
+                drawn = integer_at(key, place - begin, _RANDOM_TOKEN, size - len(never_drawn))
+                for one in never_drawn:
+                    drawn += drawn >= one
+                tokens[place] = drawn
     return found

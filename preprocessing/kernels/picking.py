@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from preprocessing.compiled import compiled
 from preprocessing.kernels.draws import bits_at
 
-COMPILED_WITH = {"draws.py": "ff5a18e7a0c51f14"}
+COMPILED_WITH = {"draws.py": "af11e9b22636e97d"}
 
 INT64 = numba.types.Array(numba.int64, 1, "C", readonly=True)
 UINT64 = numba.types.Array(numba.uint64, 1, "C", readonly=True)
@@ -18,7 +18,7 @@ OUT = numba.int64[::1]
 
 
 @compiled(numba.uint64(numba.uint64[::1], numba.int64, numba.int64))
-def _smallest(values: NDArray[np.uint64], size: int, rank: int) -> np.uint64:
+def smallest(values: NDArray[np.uint64], size: int, rank: int) -> np.uint64:
     """The value of a rank (from 0) among the first ``size``, which change places (Hoare)."""
     low, high = 0, size - 1
     while low < high:
@@ -69,13 +69,20 @@ def choose(
     if wanted <= 0:
         return 0
     for index in range(num_places):
-        value = bits_at(key, places[index] - base, draw) >> np.uint64(11)
-        scratch[index] = value
-        scratch[num_places + index] = value
-    largest = _smallest(scratch, num_places, wanted - 1)
+        scratch[index] = bits_at(key, places[index] - base, draw) >> np.uint64(11)
+    # Draws are uniform, so that the smallest ones are below a bound that few others are below.
+    share = (wanted + 4.0 * np.sqrt(np.float64(wanted)) + 4.0) / num_places
+    bound = np.uint64(min(share, 1.0) * 2.0**53)
+    below = 0
+    for index in range(num_places):
+        scratch[num_places + below] = scratch[index]
+        below += scratch[index] < bound
+    if below < wanted:
+        below = num_places
+        scratch[num_places : 2 * num_places] = scratch[:num_places]
+    largest = smallest(scratch[num_places:], below, wanted - 1)
     kept = 0
     for index in range(num_places):
-        if scratch[num_places + index] <= largest and kept < wanted:
-            places[kept] = places[index]
-            kept += 1
+        places[kept] = places[index]
+        kept += scratch[index] <= largest and kept < wanted
     return kept

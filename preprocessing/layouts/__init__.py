@@ -11,8 +11,44 @@ import pydantic
 
 from preprocessing.layouts.base import Layout
 from preprocessing.layouts.blocks import BlocksConfig
+from preprocessing.layouts.discourse_relation import DiscourseRelationConfig
+from preprocessing.layouts.doc_sentences import DocSentencesConfig
+from preprocessing.layouts.full_sentences import FullSentencesConfig
 from preprocessing.layouts.pairs import PairsConfig
+from preprocessing.layouts.relevance import RelevanceConfig
+from preprocessing.layouts.sentence_distance import SentenceDistanceConfig
+from preprocessing.layouts.sentence_order import SentenceOrderConfig
+from preprocessing.layouts.sentence_reordering import SentenceReorderingConfig
+from preprocessing.layouts.streams import StreamsConfig
+from preprocessing.layouts.xlnet import XLNetConfig
 
-__all__ = ["BlocksConfig", "Layout", "LayoutConfig", "PairsConfig"]
+__all__ = [
+    "BlocksConfig",
+    "DiscourseRelationConfig",
+    "DocSentencesConfig",
+    "FullSentencesConfig",
+    "Layout",
+    "LayoutConfig",
+    "PairsConfig",
+    "RelevanceConfig",
+    "SentenceDistanceConfig",
+    "SentenceOrderConfig",
+    "SentenceReorderingConfig",
+    "StreamsConfig",
+    "XLNetConfig",
+]
 
-LayoutConfig = Annotated[PairsConfig | BlocksConfig, pydantic.Field(discriminator="kind")]
+LayoutConfig = Annotated[
+    PairsConfig
+    | BlocksConfig
+    | DiscourseRelationConfig
+    | DocSentencesConfig
+    | FullSentencesConfig
+    | RelevanceConfig
+    | SentenceDistanceConfig
+    | SentenceOrderConfig
+    | SentenceReorderingConfig
+    | StreamsConfig
+    | XLNetConfig,
+    pydantic.Field(discriminator="kind"),
+]

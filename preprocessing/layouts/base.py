@@ -7,13 +7,17 @@ A sequence is one piece or several; a *frame* says which special tokens stand ar
     sep_cls    a b c [SEP] d e [SEP] [CLS]      XLNet
     sep        a b c [SEP] d e [SEP]            GPT-2, with its <|endoftext|> as separator
     none       a b c d e
+
+A piece may stop one past its document's last token: there stands the document's end, ``<eod>``
+where the vocabulary has one and the separator where not. A *backward* sequence holds each of its
+pieces from its last token to its first.
 """
 
 from __future__ import annotations
 
 import abc
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Literal, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +26,7 @@ from preprocessing.corruption.base import UNLABELLED
 from preprocessing.draws import UInt64
 from preprocessing.storage import InputError
 from preprocessing.tokens import TokenStore
+from preprocessing.vocabulary import Vocabulary
 
 FrameName: TypeAlias = Literal["cls_sep", "sep_cls", "sep", "none"]
 _INDEX_BITS = 20
@@ -50,7 +55,7 @@ FRAMES: dict[FrameName, Frame] = {
 
 @dataclass(frozen=True)
 class Spans:
-    """Tokens ``[start, stop)`` of documents, ``[spans]`` each."""
+    """Tokens ``[start, stop)`` of documents, ``[spans]`` each; behind the last one is the end."""
 
     documents: NDArray[np.int64]
     starts: NDArray[np.int64]
@@ -73,6 +78,9 @@ class Cut:
         first_pieces: pieces that make up the first segment, ``[sequences]``.
         labels: of the sequences ``[sequences]``, ``UNLABELLED`` where there is none.
         frame: the special tokens around the pieces.
+        closed: behind which pieces the frame's separator stands ``[pieces]``; None: all.
+        backward: which sequences hold their pieces backward ``[sequences]``; None: none.
+        left_out: tokens that are in no sequence because they would not fill one.
     """
 
     ids: UInt64
@@ -81,6 +89,15 @@ class Cut:
     first_pieces: NDArray[np.int64]
     labels: NDArray[np.int64]
     frame: Frame
+    closed: NDArray[np.bool_] | None = None
+    backward: NDArray[np.bool_] | None = None
+    left_out: int = 0
+
+    @property
+    def separators(self) -> NDArray[np.int64]:
+        """Separators behind each piece, ``[pieces]``."""
+        closed = np.True_ if self.closed is None else self.closed
+        return np.full(len(self.pieces.lengths), self.frame.after_each) * closed
 
     @property
     def num_pieces(self) -> NDArray[np.int64]:
@@ -104,8 +121,24 @@ class Cut:
         return np.asarray(ends + only * self.frame.behind, dtype=np.int64)
 
     def _tokens_up_to(self, ends: NDArray[np.int64]) -> NDArray[np.int64]:
-        sums = np.concatenate([[0], np.cumsum(self.pieces.lengths + self.frame.after_each)])
+        sums = np.concatenate([[0], np.cumsum(self.pieces.lengths + self.separators)])
         return np.asarray(sums[ends] - sums[self.offsets[:-1]] + self.frame.before, dtype=np.int64)
+
+
+class Cutter(Protocol):
+    """Cuts documents into sequences."""
+
+    def cut(
+        self,
+        store: TokenStore,
+        documents: range,
+        length: int,
+        frame: Frame,
+        *,
+        seed: int,
+        copy: int,
+    ) -> Cut:
+        """As :meth:`Layout.cut`."""
 
 
 class Layout(abc.ABC):
@@ -114,6 +147,18 @@ class Layout(abc.ABC):
     def label(self) -> str | None:
         """The objective that predicts the labels of sequences; None where they have none."""
         return None
+
+    def reads_backward(self) -> bool:
+        """Whether some of its sequences hold their pieces backward."""
+        return False
+
+    def bind(self, vocabulary: Vocabulary) -> Cutter:
+        """What cuts: the layout itself, but where it looks for certain words in the tokens."""
+        return self
+
+    def consecutive(self) -> bool:
+        """Whether each sequence goes on where the one before it ends, so that rows make streams."""
+        return False
 
     @abc.abstractmethod
     def cut(
@@ -142,6 +187,13 @@ def single_pieces(ids: NDArray[np.int64], pieces: Spans, frame: Frame) -> Cut:
     )
 
 
+def numbered(documents: NDArray[np.int64]) -> UInt64:
+    """Ids of sequences that begin in the given documents ``[sequences]``, ascending."""
+    index = np.arange(len(documents)) - np.searchsorted(documents, documents)
+    pairs = zip(documents.tolist(), index.tolist(), strict=True)
+    return np.array([sequence_id(*pair) for pair in pairs], dtype=np.uint64)
+
+
 def sequence_id(document: int, index: int) -> int:
     """The global id of the index-th sequence of a document: known without counting others."""
     if index >> _INDEX_BITS:
@@ -150,3 +202,8 @@ def sequence_id(document: int, index: int) -> int:
             "are corpus.form and the marks between its documents right?"
         )
     return (document << _INDEX_BITS) | index
+
+
+def document_of(sequence: int) -> int:
+    """The document that a sequence begins in, by its global id."""
+    return sequence >> _INDEX_BITS

@@ -107,6 +107,16 @@ def pair_cut(
     )
 
 
+def target_length(
+    document: int, most: int, short_probability: float, purpose: str, *, seed: int, copy: int
+) -> int:
+    """Up to how many tokens sentences of a document are gathered: as many as fit, or few."""
+    key = sequence_keys(seed, f"{purpose} of document", copy, np.array([document]))
+    if uniform(key, 0, _SHORT)[0] < short_probability and most > 2:
+        return 2 + int(integers(key, 0, _TARGET, most - 1)[0])
+    return most
+
+
 def _pairs_of_document(
     config: PairsConfig, store: TokenStore, document: int, most: int, seed: int, copy: int
 ) -> Iterator[Pair]:
@@ -117,10 +127,7 @@ def _pairs_of_document(
     sequence_id(document, max(0, num_sentences - 1))
     keys = sequence_keys(seed, "pairs", copy, ids)
     split_draw, random_draw = uniform(keys, 0, _SPLIT), uniform(keys, 0, _IS_RANDOM)
-    document_key = sequence_keys(seed, "pairs of document", copy, np.array([document]))
-    target = most
-    if uniform(document_key, 0, _SHORT)[0] < config.short_probability and most > 2:
-        target = 2 + int(integers(document_key, 0, _TARGET, most - 1)[0])
+    target = target_length(document, most, config.short_probability, "pairs", seed=seed, copy=copy)
 
     bounds = [0]
     for sentence_length in lengths:
@@ -134,7 +141,7 @@ def _pairs_of_document(
         split = begin + 1 + (int(split_draw[index] * (size - 1)) if size >= 2 else 0)
         start, stop = bounds[begin], bounds[split]
         if size == 1 or random_draw[index] < config.random_probability:
-            partner = _random_partner(store, document, keys[index], target - (stop - start))
+            partner = random_partner(store, document, keys[index], target - (stop - start))
             yield Pair(int(ids[index]), document, start, stop, *partner, RANDOM)
             begin = split
         else:
@@ -143,7 +150,7 @@ def _pairs_of_document(
         index += 1
 
 
-def _random_partner(
+def random_partner(
     store: TokenStore, document: int, key: np.uint64, wanted: int
 ) -> tuple[int, int, int]:
     """A span of another document: from a random sentence on, until ``wanted`` tokens are there.
@@ -170,17 +177,23 @@ def truncate(
 
     >>> # 7 and 4 tokens, most 8: three go, all from the 7; 5 and 5: A loses one, B loses one
     """
-    first_lengths, second_lengths = first.lengths, second.lengths
-    excess = np.maximum(0, first_lengths + second_lengths - most)
-    lead = first_lengths - second_lengths
-    uneven = np.minimum(np.abs(lead), excess)
-    even = excess - uneven  # from here on both are equally long, and B goes first
-    from_first = np.where(lead > 0, uneven, 0) + even // 2
-    from_second = np.where(lead < 0, uneven, 0) + (even + 1) // 2
+    from_first, from_second = excess(first.lengths, second.lengths, most)
     return (
         _shorten(first, from_first, keys, _FRONT_A),
         _shorten(second, from_second, keys, _FRONT_B),
     )
+
+
+def excess(
+    first_lengths: NDArray[np.int64], second_lengths: NDArray[np.int64], most: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """How many tokens each side loses ``[pairs]`` until both together have at most ``most``."""
+    surplus = np.maximum(0, first_lengths + second_lengths - most)
+    lead = first_lengths - second_lengths
+    uneven = np.minimum(np.abs(lead), surplus)
+    even = surplus - uneven  # from here on both are equally long, and B goes first
+    from_first = np.where(lead > 0, uneven, 0) + even // 2
+    return from_first, np.where(lead < 0, uneven, 0) + (even + 1) // 2
 
 
 def _shorten(

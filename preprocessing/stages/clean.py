@@ -44,6 +44,7 @@ class Task:
     source: Path
     directory: Path
     name: str
+    origin: str | None
     config: CleaningConfig
     ledger: Path
 
@@ -93,6 +94,7 @@ class Clean(DigestedInputs):
                 self._source / shard.name,
                 self.directory,
                 shard.name,
+                shard.source,
                 self._config,
                 self._corpus / LEDGER,
             )
@@ -148,7 +150,7 @@ def clean(task: Task) -> Made:
                 documents.write(kept)
                 lengths = pyarrow.compute.utf8_length(kept.column("text"))
                 characters += pyarrow.compute.sum(lengths).as_py()
-        shard = writer.finish(task.name, {"characters": characters})
+        shard = writer.finish(task.name, {"characters": characters}, task.origin)
     return Made((shard,), dict(sorted(reasons.items())), cleaner.tables)
 
 

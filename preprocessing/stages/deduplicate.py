@@ -43,12 +43,13 @@ from preprocessing.storage import (
 
 @dataclass(frozen=True)
 class Task:
-    """One shard of documents, the ``number``-th of its manifest."""
+    """One shard of documents, the ``number``-th of its manifest, of the corpus's ``origin``."""
 
     source: Path
     directory: Path
     number: int
     split: str
+    origin: str | None
     ranking: Ranking
     drops: tuple[Path, ...]
 
@@ -97,7 +98,15 @@ class Deduplicate(DigestedInputs):
         ranking = Ranking.of(self._manifest, self._preparation)
         drops = tuple(self._matches / shard.name for shard in Manifest.read(self._matches).shards)
         return [
-            Task(self._source / shard.name, self.directory, number, shard.split, ranking, drops)
+            Task(
+                self._source / shard.name,
+                self.directory,
+                number,
+                shard.split,
+                shard.source,
+                ranking,
+                drops,
+            )
             for number, shard in enumerate(self._manifest.shards)
         ]
 
@@ -154,7 +163,7 @@ def deal(task: Task) -> Made:
                     part = batch.filter(pa.array(chosen))
                     characters += pc.sum(pc.utf8_length(part.column("text"))).as_py()
                     documents.write(part)
-            shards.append(writer.finish(name, {"characters": characters}))
+            shards.append(writer.finish(name, {"characters": characters}, task.origin))
     reasons: Counter[str] = Counter()
     with RejectLog(task.directory, task.split, task.number) as log:
         for one in _rejected(task.source, drops):

@@ -203,11 +203,10 @@ class Ingest:
         """What else decides the documents: the ledger of takedowns, and more of Megatron's."""
         found = ledger_input(self._corpus.directory)
         for raw in self._raw:
-            if raw.reading.megatron_tokenizer is not None:
+            if (tokenizer := raw.reading.megatron_tokenizer) is not None:
                 for url, name in raw.names().items():
-                    identity = megatron.identify(url, raw.reading.megatron_tokenizer)
                     index = _input_name(raw.split, megatron.index_url(name))
-                    found[f"{index} and tokenizer"] = identity
+                    found[f"{index} and tokenizer"] = megatron.identify(url, tokenizer)
         return found
 
     def plan(self) -> Sequence[Task]:
@@ -329,7 +328,8 @@ def ingest(task: Task) -> Made:
             if digest:
                 with open_bytes(piece.source.url) as file:
                     digests.append((_input_name(task.split, source), digest.finish(file)))
-        made = writer.finish(name, {"characters": counts.characters})
+        origin = task.label.partition("/")[2] or None
+        made = writer.finish(name, {"characters": counts.characters}, origin)
     return Made((made,), dict(counts.reasons), counts.finished(), {"digests": digests})
 
 

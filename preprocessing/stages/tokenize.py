@@ -3,7 +3,7 @@
 One Arrow row a document. ``sentence_lengths`` sum up to the number of ids; ``word_starts`` marks
 the tokens that begin a word. A sentence without a token vanishes; a document without a single one
 is a reject, ``no_tokens``. Annotations, where the corpus asks for them, add a column of spans for
-each layer; a segmenter decides in its script which tokens begin a word.
+each layer, and one of capitals; a segmenter decides in its script which tokens begin a word.
 """
 
 from __future__ import annotations
@@ -23,9 +23,10 @@ from preprocessing.annotations import AnnotationsConfig
 from preprocessing.annotations.annotator import (
     Annotator,
     TokenSpans,
+    annotation_fields,
     describe,
     digests,
-    span_fields,
+    merged,
 )
 from preprocessing.documents import Rejected, RejectLog
 from preprocessing.sentences import sentence_starts
@@ -66,6 +67,7 @@ class Task:
     directory: Path
     split: str
     number: int
+    origin: str | None
 
 
 class Tokenize(DigestedInputs):
@@ -117,6 +119,7 @@ class Tokenize(DigestedInputs):
                         self.directory,
                         shard.split,
                         number,
+                        shard.source,
                     )
                 )
         return tasks
@@ -142,7 +145,7 @@ def tokenize(task: Task) -> Made:
     """Write one shard of tokens."""
     vocabulary, encoder = _open(task.tokenizer, task.tokenizer_digest)
     annotator = _load_annotator(task.annotations, task.annotations_digest)
-    columns = token_schema(vocabulary, span_fields(task.annotations))
+    columns = token_schema(vocabulary, annotation_fields(task.annotations))
     name = shard_name(task.split, task.number)
     reader = open_shard(task.source)
     counts = {"tokens": 0, "sentences": 0, "unknown": 0}
@@ -155,14 +158,17 @@ def tokenize(task: Task) -> Made:
             texts = Texts.of(documents.column("text"))
             starts = sentence_starts(texts)
             annotations = annotator.annotate(texts)
-            marks = _merged(starts, annotations.marks)
+            marks = merged(starts, annotations.marks)
             encoded = encoder.encode(texts, marks)
             encoded = replace(encoded, word_starts=annotations.word_starts(marks, encoded))
             places = encoded.marks[np.searchsorted(marks, starts)]
             sentences = sentence_bounds(texts, starts, places, encoded.offsets)
             spans = annotations.token_spans(marks, encoded)
             kept = np.diff(encoded.offsets) > 0
-            writer.write(_rows(columns, documents.column("id"), encoded, sentences, spans, kept))
+            capitals = annotations.capitals(marks, encoded)
+            writer.write(
+                _rows(columns, documents.column("id"), encoded, sentences, spans, capitals, kept)
+            )
             for layer, found in spans.items():
                 counts[layer] = counts.get(layer, 0) + len(found.starts)
                 dropped = f"{layer}_dropped"
@@ -175,7 +181,7 @@ def tokenize(task: Task) -> Made:
                 for row in _without_tokens(documents.filter(pa.array(~kept))):
                     without_tokens += 1
                     log.add(row)
-        shard = writer.finish(name, counts)
+        shard = writer.finish(name, counts, task.origin)
     return Made((shard,), {"no_tokens": without_tokens} if without_tokens else {})
 
 
@@ -227,15 +233,7 @@ def sentence_bounds(
     """
     owner = np.searchsorted(texts.offsets, starts, side="right")
     later = owner[1:] == owner[:-1]
-    return _merged(offsets, places[1:][later])
-
-
-def _merged(first: NDArray[np.int64], second: NDArray[np.int64]) -> NDArray[np.int64]:
-    """All of two ascending arrays, ascending, each once; several times faster than a hash table."""
-    both = np.sort(np.concatenate([first, second]), kind="stable")
-    new = np.ones(len(both), np.bool_)
-    new[1:] = both[1:] > both[:-1]
-    return np.asarray(both[new])
+    return merged(offsets, places[1:][later])
 
 
 def _rows(
@@ -244,6 +242,7 @@ def _rows(
     encoded: Encoded,
     sentences: NDArray[np.int64],
     spans: Mapping[str, TokenSpans],
+    capitals: NDArray[np.bool_] | None,
     kept: NDArray[np.bool_],
 ) -> pa.RecordBatch:
     """The rows of the documents that have tokens."""
@@ -257,6 +256,8 @@ def _rows(
             np.diff(sentences).astype(np.int32),
         ),
     }
+    if capitals is not None:
+        values["capitals"] = (offsets, capitals)
     lists = [
         pa.LargeListArray.from_arrays(
             pa.array(places), pa.array(own), type=columns.field(name).type

@@ -18,7 +18,7 @@ from typing import Any
 from configs.schema import to_plain
 from preprocessing.settings import Preparation
 from preprocessing.stage import DigestedInputs, Made
-from preprocessing.storage import Manifest, Shard, atomic_write, file_digest, manifest_digest
+from preprocessing.storage import Shard, atomic_write, file_digest
 from preprocessing.tokenizers.adoption import VOCABULARY_FILE, adopt, existing_file
 from preprocessing.tokenizers.byte_level import train_byte_level
 from preprocessing.tokenizers.characters import train_characters
@@ -42,6 +42,7 @@ from preprocessing.tokenizers.settings import (
     WordPieceConfig,
 )
 from preprocessing.tokenizers.wordpiece import train_wordpiece
+from preprocessing.tokens import chosen_shards, digest_of_sources
 from preprocessing.vocabulary import SPECIALS_FILE, Vocabulary
 
 _BYTES_A_PIECE = 40
@@ -67,6 +68,8 @@ class TrainTokenizer(DigestedInputs):
         self._preparation = preparation
         self._config = preparation.tokenizer
         self._documents = preparation.clean_directory
+        config = self._config
+        self._sources = None if isinstance(config, ExistingTokenizerConfig) else config.sources
         self.directory = preparation.tokenizer_directory
 
     def configuration(self) -> Any:
@@ -77,15 +80,15 @@ class TrainTokenizer(DigestedInputs):
         return {"seed": self._preparation.seed, "tokenizer": plain}
 
     def inputs(self) -> Mapping[str, str]:
-        """The documents' manifest, and the adopted file."""
-        inputs = {"clean": manifest_digest(self._documents)}
+        """The documents, and the adopted file."""
+        inputs = {"clean": digest_of_sources(self._documents, self._sources)}
         if isinstance(self._config, ExistingTokenizerConfig):
             inputs["vocabulary"] = file_digest(existing_file(self._config.path))
         return inputs
 
     def plan(self) -> Sequence[Task]:
         """One task."""
-        shards = Manifest.read(self._documents).of("train")
+        shards = chosen_shards(self._documents, "train", self._sources)
         paths = tuple(self._documents / shard.name for shard in shards)
         return [Task(self.directory, paths, self._preparation.seed, self._config)]
 

@@ -6,7 +6,8 @@
 
 Every copy goes, before and after cleaning: from documents/, filtered/, clean/ and every tokens/;
 manifests say so, and what was up to date stays so. Example sets number their documents anew when
-one is missing: those made of tokens that lost one are removed, and the next run builds them.
+one is missing, and tables count them: those made of tokens that lost one are removed, and the next
+run builds them.
 Removed, too, is what cannot be searched: unfinished output, tokens and examples of what is no more.
 
 What stays: tokenizers, since a vocabulary keeps no text; near duplicates that were dropped because

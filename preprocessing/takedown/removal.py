@@ -189,7 +189,7 @@ def without_documents(
                     )
                 counts = {name: number - lost[name] for name, number in counts.items()}
                 gone.append((shard, _brief(removed)))
-            shards.append(writer.finish(shard.name, counts))
+            shards.append(writer.finish(shard.name, counts, shard.source))
     return replace(manifest, shards=tuple(shards)), gone
 
 

@@ -30,6 +30,7 @@ from preprocessing.vocabulary import Vocabulary
 
 JOURNAL = ".takedown-journal.json"
 _DOCUMENTS = ("documents", "filtered", "clean")
+_OF_TOKENS = ("counts", "tables", "examples")
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,12 @@ def _directories(corpus: Path) -> list[Path]:
         corpus / "clean",
         *_below(corpus / "tokenizers"),
         *_below(corpus / "tokens"),
-        *(path for tokens in _below(corpus / "examples") for path in _below(tokens)),
+        *(
+            path
+            for kind in _OF_TOKENS
+            for tokens in _below(corpus / kind)
+            for path in _below(tokens)
+        ),
     ]
     ours = (MANIFEST, RECORDS, LOCK)  # before its records, a stage at work has but a lock
     return [path for path in found if any((path / name).exists() for name in ours)]
@@ -188,7 +194,7 @@ def _can_stay(corpus: Path, kind: str, manifest: Manifest, journal: Journal) -> 
         return _vocabulary(corpus, manifest) is not None and _made_of(
             [corpus / "clean"], manifest.inputs["clean"], journal
         )
-    if kind == "examples":
+    if kind in _OF_TOKENS:
         tokens = manifest.inputs["tokens"]
         return tokens not in journal.thinned and _made_of(
             _below(corpus / "tokens"), tokens, journal

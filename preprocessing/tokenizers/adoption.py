@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
 
 from tokenizers import Tokenizer
@@ -17,7 +17,7 @@ from preprocessing.tokenizers.models import (
     TokenizersModel,
 )
 from preprocessing.tokenizers.settings import ExistingTokenizerConfig
-from preprocessing.tokenizers.specials import Role, recognise
+from preprocessing.tokenizers.specials import find_sentinels, recognise
 from preprocessing.tokenizers.wordpiece import bert_pipeline, finish_pipeline
 
 VOCABULARY_FILE = "vocab.txt"
@@ -76,7 +76,8 @@ def adopt(config: ExistingTokenizerConfig) -> AnyModel:
     except ValueError as error:
         raise InputError(f"{path}: {error}") from None
     if isinstance(model, TokenizersModel):
-        return TokenizersModel(_with_specials(model.tokenizer, names))
+        sentinels = find_sentinels(model.token_to_id)
+        return TokenizersModel(_with_specials(model.tokenizer, [*names.values(), *sentinels]))
     return model
 
 
@@ -89,14 +90,14 @@ def _read(path: Path, *, lowercase: bool) -> Tokenizer:
     return bert_pipeline(WordPiece(vocab=pieces, unk_token="[UNK]"), lowercase=lowercase)
 
 
-def _with_specials(tokenizer: Tokenizer, names: Mapping[Role, str]) -> Tokenizer:
+def _with_specials(tokenizer: Tokenizer, names: Sequence[str]) -> Tokenizer:
     """Every token with a role is special; BERT's get BERT's template, others keep their own."""
     plain = json.loads(tokenizer.to_str())
-    if plain["model"]["type"] == "WordPiece" and {"[CLS]", "[SEP]"} <= set(names.values()):
-        finish_pipeline(tokenizer, list(names.values()))
+    if plain["model"]["type"] == "WordPiece" and {"[CLS]", "[SEP]"} <= set(names):
+        finish_pipeline(tokenizer, names)
         return tokenizer
     special = {token["content"] for token in plain["added_tokens"] if token["special"]}
-    missing = [name for name in names.values() if name not in special]
+    missing = [name for name in names if name not in special]
     if missing:
         tokenizer.add_special_tokens(missing)
     return tokenizer

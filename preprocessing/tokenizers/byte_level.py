@@ -9,7 +9,6 @@ from tokenizers.models import BPE
 from tokenizers.trainers import BpeTrainer
 
 from preprocessing.tokenizers.settings import ByteLevelBPEConfig
-from preprocessing.tokenizers.specials import SPECIAL_TOKENS
 
 
 def train_byte_level(
@@ -26,7 +25,7 @@ def train_byte_level(
     trainer = BpeTrainer(
         vocab_size=config.vocab_size,
         min_frequency=config.min_frequency,
-        special_tokens=list(SPECIAL_TOKENS),
+        special_tokens=list(config.special_tokens),
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )

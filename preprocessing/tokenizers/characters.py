@@ -9,7 +9,6 @@ from tokenizers import Regex, Tokenizer, decoders, normalizers, pre_tokenizers
 from tokenizers.models import WordLevel
 
 from preprocessing.tokenizers.settings import CharactersConfig
-from preprocessing.tokenizers.specials import SPECIAL_TOKENS
 
 _CODE_POINTS = 0x110000
 
@@ -36,13 +35,13 @@ def train_characters(
     commonest = np.argsort(-counts, kind="stable")[: np.count_nonzero(counts)]
     before = np.cumsum(counts[commonest]) - counts[commonest]
     needed = commonest[before < config.coverage * counts.sum()]
-    room = config.vocab_size - len(SPECIAL_TOKENS)
+    room = config.vocab_size - len(config.special_tokens)
     return characters_pipeline([chr(point) for point in needed[:room]], config)
 
 
 def characters_pipeline(characters: list[str], config: CharactersConfig) -> Tokenizer:
     """The tokenizer of some characters, in the order of their ids."""
-    pieces = {piece: index for index, piece in enumerate([*SPECIAL_TOKENS, *characters])}
+    pieces = {piece: index for index, piece in enumerate([*config.special_tokens, *characters])}
     tokenizer = Tokenizer(WordLevel(vocab=pieces, unk_token="[UNK]"))
     steps: list[normalizers.Normalizer] = []
     if config.lowercase:
@@ -55,5 +54,5 @@ def characters_pipeline(characters: list[str], config: CharactersConfig) -> Toke
         tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), each])
     tokenizer.normalizer = normalizers.Sequence(steps)
     tokenizer.decoder = decoders.Fuse()
-    tokenizer.add_special_tokens(list(SPECIAL_TOKENS))
+    tokenizer.add_special_tokens(list(config.special_tokens))
     return tokenizer

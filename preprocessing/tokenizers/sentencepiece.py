@@ -97,7 +97,7 @@ def train_sentencepiece(config: SentencePieceConfig, lines: TrainingLines) -> Se
             unk_piece="[UNK]",
             bos_piece="[CLS]",
             eos_piece="[SEP]",
-            control_symbols=["[MASK]"],
+            control_symbols=list(config.special_tokens[4:]),
             minloglevel=_QUIET,
         )
     except (RuntimeError, ValueError) as error:

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 import pydantic
 
 from configs.schema import config, setting
-from preprocessing.tokenizers.specials import Role
+from preprocessing.tokenizers.specials import SPECIAL_TOKENS, Role, sentinel_name
 
 Name = Annotated[str, pydantic.Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 Positive = Annotated[int, pydantic.Field(ge=1)]
@@ -37,12 +37,36 @@ class TrainingConfig:
         max_training_bytes: of text; a corpus that is larger is sampled by documents. The trainers
             hold the distinct words of this much text in memory, sentencepiece all of the text.
         sampling: languages against each other.
+        sentinels: special tokens ``<extra_id_0>``, ``<extra_id_1>``, ... that stand for removed
+            spans (T5 has 100); vocab_size counts them.
         name: of the vocabulary's directory; left out, one that says what it is.
+        sources: names in ``corpus.sources``; the vocabulary is trained on their documents alone,
+            and stays the same when others come to the corpus. None takes everything.
     """
 
     max_training_bytes: Positive = 2**30
     sampling: SamplingConfig = SamplingConfig()
     name: Name | None = None
+    sources: Annotated[tuple[Name, ...], pydantic.Field(min_length=1)] | None = setting(
+        None, added=True
+    )
+    sentinels: Annotated[int, pydantic.Field(ge=0, le=4096)] = setting(0, added=True)
+
+    @property
+    def special_tokens(self) -> tuple[str, ...]:
+        """The special tokens, in the order of their ids from 0 on."""
+        return (*SPECIAL_TOKENS, *(sentinel_name(number) for number in range(self.sentinels)))
+
+    def _named(self, usual: str) -> str:
+        """The given name, or the usual one of such a vocabulary."""
+        return self.name or usual + (f"-{self.sentinels}-sentinels" if self.sentinels else "")
+
+    def _check_room(self, vocab_size: int, least: int) -> None:
+        if vocab_size < least + self.sentinels:
+            raise ValueError(
+                f"with {self.sentinels} sentinels, vocab_size must be at least "
+                f"{least + self.sentinels}"
+            )
 
 
 @config
@@ -54,11 +78,14 @@ class WordPieceConfig(TrainingConfig):
     lowercase: bool = True
     min_frequency: Positive = 2
 
+    def __post_init__(self) -> None:
+        self._check_room(self.vocab_size, 100)
+
     @property
     def directory_name(self) -> str:
         """The given name, or one that says what the vocabulary is."""
         cased = "uncased" if self.lowercase else "cased"
-        return self.name or f"wordpiece-{self.vocab_size}-{cased}"
+        return self._named(f"wordpiece-{self.vocab_size}-{cased}")
 
 
 @config
@@ -86,12 +113,13 @@ class SentencePieceConfig(TrainingConfig):
     def __post_init__(self) -> None:
         if self.byte_fallback and self.vocab_size < 300:
             raise ValueError("with byte_fallback, vocab_size must be at least 300")
+        self._check_room(self.vocab_size, 300 if self.byte_fallback else 20)
 
     @property
     def directory_name(self) -> str:
         """The given name, or one that says what the vocabulary is."""
         cased = "uncased" if self.normalization.endswith("_cf") else "cased"
-        return self.name or f"{self.kind.replace('_', '-')}-{self.vocab_size}-{cased}"
+        return self._named(f"{self.kind.replace('_', '-')}-{self.vocab_size}-{cased}")
 
 
 @config
@@ -102,10 +130,13 @@ class ByteLevelBPEConfig(TrainingConfig):
     vocab_size: Annotated[int, pydantic.Field(ge=261)]
     min_frequency: Positive = 2
 
+    def __post_init__(self) -> None:
+        self._check_room(self.vocab_size, 261)
+
     @property
     def directory_name(self) -> str:
         """The given name, or one that says what the vocabulary is."""
-        return self.name or f"byte-level-bpe-{self.vocab_size}"
+        return self._named(f"byte-level-bpe-{self.vocab_size}")
 
 
 @config
@@ -126,11 +157,14 @@ class CharactersConfig(TrainingConfig):
     lowercase: bool = False
     whitespace: Literal["drop", "token"] = "drop"
 
+    def __post_init__(self) -> None:
+        self._check_room(self.vocab_size, 6)
+
     @property
     def directory_name(self) -> str:
         """The given name, or one that says what the vocabulary is."""
         cased = "uncased" if self.lowercase else "cased"
-        return self.name or f"characters-{self.vocab_size}-{cased}"
+        return self._named(f"characters-{self.vocab_size}-{cased}")
 
 
 @config

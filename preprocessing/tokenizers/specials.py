@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Literal
 
-Role = Literal["pad", "unknown", "start", "separator", "mask"]
+Role = Literal["pad", "unknown", "start", "separator", "mask", "end"]
 
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 """What the vocabularies trained here call them; ids 0 to 4."""
@@ -16,9 +16,26 @@ USUAL_NAMES: Mapping[Role, tuple[str, ...]] = {
     "start": ("[CLS]", "<cls>", "<s>"),
     "separator": ("[SEP]", "<sep>", "</s>"),
     "mask": ("[MASK]", "<mask>"),
+    "end": ("<eod>",),
 }
 """Names that are recognised, the first one that a vocabulary holds; XLNet's has ``<cls>`` and
 ``<s>`` and means the former."""
+
+
+def sentinel_name(number: int) -> str:
+    """What the token that stands for a removed span is called, as in T5; numbers start at 0."""
+    return f"<extra_id_{number}>"
+
+
+def find_sentinels(token_to_id: Callable[[str], int | None]) -> dict[str, int]:
+    """The sentinels of a vocabulary, as far as their numbers have no gap, with their ids."""
+    found: dict[str, int] = {}
+    while True:
+        name = sentinel_name(len(found))
+        index = token_to_id(name)
+        if index is None:
+            return found
+        found[name] = index
 
 
 def recognise(

@@ -10,7 +10,6 @@ from tokenizers.models import WordPiece
 from tokenizers.trainers import WordPieceTrainer
 
 from preprocessing.tokenizers.settings import WordPieceConfig
-from preprocessing.tokenizers.specials import SPECIAL_TOKENS
 
 _CONTINUING = "##"
 _ALPHABET_SHARE = 0.5
@@ -30,7 +29,7 @@ def bert_pipeline(model: WordPiece, *, lowercase: bool) -> Tokenizer:
     return tokenizer
 
 
-def finish_pipeline(tokenizer: Tokenizer, specials: Sequence[str] = SPECIAL_TOKENS) -> Tokenizer:
+def finish_pipeline(tokenizer: Tokenizer, specials: Sequence[str]) -> Tokenizer:
     """Add the special tokens and the [CLS] ... [SEP] template to a tokenizer that has the ids."""
     tokenizer.add_special_tokens(list(specials))
     separator, start = tokenizer.token_to_id("[SEP]"), tokenizer.token_to_id("[CLS]")
@@ -52,7 +51,7 @@ def train_wordpiece(config: WordPieceConfig, texts: Callable[[], Iterable[list[s
     trainer = WordPieceTrainer(
         vocab_size=config.vocab_size,
         min_frequency=config.min_frequency,
-        special_tokens=[*SPECIAL_TOKENS, *alphabet],
+        special_tokens=[*config.special_tokens, *alphabet],
         initial_alphabet=[piece for piece in alphabet if len(piece) == 1],
         limit_alphabet=0,
         continuing_subword_prefix=_CONTINUING,
@@ -62,7 +61,8 @@ def train_wordpiece(config: WordPieceConfig, texts: Callable[[], Iterable[list[s
     # Anew, since the trainer has made every character a special token.
     pieces = tokenizer.get_vocab(with_added_tokens=False)
     model = WordPiece(vocab=pieces, unk_token="[UNK]")
-    return finish_pipeline(bert_pipeline(model, lowercase=config.lowercase))
+    pipeline = bert_pipeline(model, lowercase=config.lowercase)
+    return finish_pipeline(pipeline, config.special_tokens)
 
 
 def common_characters(tokenizer: Tokenizer, texts: Iterable[list[str]], most: int) -> list[str]:

@@ -94,7 +94,7 @@ def train_ours(start: dict[str, torch.Tensor]) -> tuple[list[float], Bert]:
         optimizer.zero_grad()
         total = 0.0
         for batch in batches:
-            loss, _ = task(batch, counts)
+            loss, *_ = task(batch, counts)
             loss.backward()
             total += loss.item()
         optimizer.step()

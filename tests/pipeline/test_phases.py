@@ -10,8 +10,18 @@ from hypothesis import strategies as st
 
 from configs.schema import ConfigError, load
 from pipeline.optim.schedules import ConstantConfig, LinearConfig
-from pipeline.phases import BatchStageConfig, PhaseConfig, ScaledRateConfig, Timeline
+from pipeline.phases import (
+    BatchStageConfig,
+    PhaseConfig,
+    ScaledRateConfig,
+    TaskConfig,
+    TaskOrder,
+    Timeline,
+    stretches,
+)
 from pipeline.settings import decode_run
+from preprocessing.draws import purpose_key
+from preprocessing.order import Interleave
 
 CONSTANT = ConstantConfig(kind="constant")
 LAMB_TABLE = ScaledRateConfig(scaling="square_root", base=5e-3, at=32768)
@@ -174,3 +184,65 @@ def test_adafactor_is_refused_on_flat_tensors(stage: int) -> None:
         decode_run(load(recipe, adafactor))
     decode_run(load(recipe, [*adafactor, "deepspeed.zero_stage=0"]))
     decode_run(load(recipe, [*adafactor, "train.engine=local"]))
+
+
+def test_tasks_of_steps_are_worked_by_hand() -> None:
+    order = TaskOrder(
+        Interleave((3, 3), purpose_key(0, "tasks", 8)), stretches(phase(6, 16, (8, 2)))
+    )
+    assert [order.task(step) for step in range(6)] == [0, 1, 1, 0, 1, 0]
+    found = [order.find(position) for position in (0, 8, 16, 32, 48, 64)]
+    assert found == [(0, 0), (1, 0), (1, 8), (0, 8), (1, 24), (0, 24)]
+
+
+@given(st.lists(st.integers(1, 5), min_size=1, max_size=4), STAGES, st.integers(0, 99))
+def test_each_task_counts_its_own_rows(
+    counts: list[int], warmup: list[tuple[int, int]], seed: int
+) -> None:
+    given_phase = phase(sum(steps for _, steps in warmup) + 20, 24, *warmup)
+    timeline = Timeline([given_phase], CONSTANT)
+    interleave = Interleave(tuple(counts), purpose_key(seed, "tasks", 0))
+    order = TaskOrder(interleave, stretches(given_phase))
+    rows = [0] * len(counts)
+    steps = [0] * len(counts)
+    for step in range(given_phase.steps):
+        task, batch = order.task(step), timeline.stretch(step).batch_rows
+        first = timeline.position(step)
+        for position in {first, first + batch - 1}:
+            assert order.find(position) == (task, rows[task] + position - first)
+        rows[task] += batch
+        steps[task] += 1
+        if (step + 1) % sum(counts) == 0:
+            assert steps == [(step + 1) // sum(counts) * count for count in counts]
+
+
+@pytest.mark.parametrize(
+    ("given_keys", "problem"),
+    [
+        ({}, "exactly one of examples, mixture and tasks"),
+        ({"examples": "a", "mixture": {"a": 1.0}}, "exactly one of examples, mixture and tasks"),
+        ({"examples": "a", "mixture_alpha": 0.5}, "mixture_alpha is for a mixture"),
+        ({"mixture": {"a": 1.0}, "streams": True}, "streams are read from one examples set"),
+    ],
+)
+def test_a_phase_reads_one_thing(given_keys: dict[str, object], problem: str) -> None:
+    with pytest.raises(ValueError, match=problem):
+        PhaseConfig(**given_keys, steps=1, batch_rows=1, learning_rate=1.0)
+
+
+def test_sets_of_a_phase_are_in_the_order_of_their_keys() -> None:
+    common = {"steps": 1, "batch_rows": 1, "learning_rate": 1.0}
+    assert PhaseConfig(examples="a", **common).sets == ("a",)
+    assert PhaseConfig(mixture={"b": 1.0, "a": 2.0}, **common).sets == ("a", "b")
+    tasks = {
+        "z": TaskConfig(examples="a", weight=1.0),
+        "y": TaskConfig(examples="b", weight=1.0),
+        "x": TaskConfig(examples="a", weight=1.0),
+    }
+    own = PhaseConfig(tasks=tasks, **common)
+    assert own.sets == ("a", "b")
+    assert [key for key, _ in own.named_sets()] == [
+        "tasks.x.examples",
+        "tasks.y.examples",
+        "tasks.z.examples",
+    ]

@@ -107,7 +107,7 @@ def test_places_of_targets_are_uniform(novels: Preparation) -> None:
 def test_pairs_of_real_text(novels: Preparation) -> None:
     directory = novels.examples_directory("pairs-128")
     totals = Manifest.read(directory).totals("train/copy-000")
-    share = totals["pairs_random"] / totals["sequences"]
+    share = totals["label_1"] / totals["sequences"]
     assert 0.5 < share < 0.62, "half, and the chunks of one sentence"
     assert totals["slots"] == totals["rows"] * 128
     assert totals["tokens"] / totals["slots"] > 0.8

@@ -7,6 +7,7 @@ from corpora import make_text, prepare_config, run_stages, write_documents
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from preprocessing import columns
 from preprocessing.arrangement import IGNORED, Shape, arrange, join
 from preprocessing.corruption import Corrupted, Sequences, Side, Targets
 from preprocessing.rows import RowSet
@@ -221,5 +222,25 @@ def test_missing_shard_is_named(prepared: Preparation, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"copy-001/part-00001\.arrow: .* is missing; run the st"):
         RowSet(copy, "train", seed=1)
     (copy / "train" / "copy-001" / "part-00001.arrow").write_bytes(b"ARROW1\0\0nonsense")
+    rows = RowSet(copy, "train", seed=1)
     with pytest.raises(InputError, match=r"part-00001\.arrow: not a whole Arrow file .* delete it"):
-        RowSet(copy, "train", seed=1)
+        rows.read(1, np.arange(rows.num_rows[1]))
+    whole = (copy / "train" / "copy-000" / "part-00001.arrow").read_bytes()
+    (copy / "train" / "copy-001" / "part-00001.arrow").write_bytes(whole)
+    with pytest.raises(InputError, match=r"part-00001\.arrow: not of the \d+ bytes that the"):
+        rows.read(1, np.arange(rows.num_rows[1]))
+
+
+def test_rows_are_the_same_however_few_shards_are_kept_open(
+    prepared: Preparation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directory = prepared.examples_directory("static")
+    expected = stored(directory, "train/copy-000")
+    monkeypatch.setattr(columns, "MAX_OPEN", 2)
+    rows = RowSet(directory, "train", seed=1)
+    assert len(rows.manifest.of("train/copy-000")) >= 3
+    chooser = np.random.default_rng(0)
+    for size in (1, 2, 5, len(expected), 1, 3, 2, len(expected), 7, 1):
+        wanted = chooser.integers(0, len(expected), size)
+        ids = rows.read(0, wanted).sequences.ids
+        assert ids.tolist() == [one for row in wanted for one in expected[row]["sequences"]]

@@ -5,6 +5,7 @@
       step-00001000/
         deepspeed/               DeepSpeed's own state, a part a rank (or local/state.pt)
         model.safetensors        all weights in fp32
+      memory.safetensors       what the model carries on, by stream, if anything
         tokenizer/               tokenizer.json, vocab.txt
         config.yaml              the resolved configuration
         state.json               step, position, digests, and size and digest of every file
@@ -45,6 +46,7 @@ STATE_VERSION = 2
 CHECKPOINTS = "checkpoints"
 LATEST = "latest"
 WEIGHTS_FILE = "model.safetensors"
+MEMORY_FILE = "memory.safetensors"
 TOKENIZER = "tokenizer"
 CONFIG_FILE = "config.yaml"
 STATE_FILE = "state.json"
@@ -155,11 +157,21 @@ class Checkpoints:
         path.mkdir(parents=True)
         return path
 
-    def add(self, step: int, run: Run, weights: Mapping[str, Any] | None, tokenizer: Path) -> None:
-        """Add what is not the engine's: weights (where this host has them), tokenizer, recipe."""
+    def add(
+        self,
+        step: int,
+        run: Run,
+        weights: Mapping[str, Any] | None,
+        tokenizer: Path,
+        memory: Mapping[str, Any],
+    ) -> None:
+        """Add what is not the engine's: weights (where this host has them), memory, tokenizer,
+        recipe."""
         writing = self.writing_path(step)
         if weights is not None:
             save_weights(writing / WEIGHTS_FILE, weights)
+        if memory:
+            save_weights(writing / MEMORY_FILE, memory)
         shutil.copytree(
             tokenizer, writing / TOKENIZER, ignore=shutil.ignore_patterns(".*", "manifest.json")
         )
@@ -326,6 +338,14 @@ def read_weights(checkpoint: Path) -> dict[str, Any]:
             "use an older checkpoint"
         )
     return dict(load_file(str(path)))
+
+
+def read_memory(checkpoint: Path) -> dict[str, Any]:
+    """What a model carried on from a checkpoint's last step, by stream; empty where nothing."""
+    from safetensors.torch import load_file
+
+    path = checkpoint / MEMORY_FILE
+    return dict(load_file(str(path))) if path.exists() else {}
 
 
 def _read_plain(checkpoint: Path) -> dict[str, Any]:

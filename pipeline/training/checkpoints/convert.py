@@ -12,6 +12,7 @@ from pathlib import Path
 
 from pipeline.training.checkpoints.checkpoint import (
     CONFIG_FILE,
+    MEMORY_FILE,
     STATE_FILE,
     STATE_VERSION,
     TOKENIZER,
@@ -39,7 +40,7 @@ def convert(checkpoint: Path, output: Path) -> Path:
     writing = output.with_name(f".{output.name}.writing")
     shutil.rmtree(writing, ignore_errors=True)
     write_portable(writing / PORTABLE, saved)
-    for name in (WEIGHTS_FILE, CONFIG_FILE):
+    for name in (WEIGHTS_FILE, CONFIG_FILE, *({MEMORY_FILE} & state.files.keys())):
         shutil.copyfile(checkpoint / name, writing / name)
     shutil.copytree(checkpoint / TOKENIZER, writing / TOKENIZER)
     files = seal(writing, list_files(writing))

@@ -21,8 +21,13 @@ from preprocessing.storage import InputError
 _OPTIONS = "deepspeed.options"
 
 
-def check_resume(run: Run, state: State, digests: Mapping[str, str], tokenizer: str) -> list[str]:
+def check_resume(
+    run: Run, state: State, digests: Mapping[str, str | None], tokenizer: str
+) -> list[str]:
     """Compare a run with the checkpoint it is to go on from.
+
+    Data comes at the beginnings of phases: examples sets that no phase has read yet, and sources
+    of the corpus, may be added and changed. What the phases up to now read has a digest.
 
     Returns:
         The recorded changes, a sentence each.
@@ -38,8 +43,9 @@ def check_resume(run: Run, state: State, digests: Mapping[str, str], tokenizer: 
         if before == value:
             continue
         resume = _resume_class(key, leaves)
+        later = _future_phase(key, state.phase) or _unread(key, run, state)
         change = f"{key}: {before!r} in the checkpoint, {value!r} now"
-        if resume == "frozen" and not _future_phase(key, state.phase):
+        if resume == "frozen" and not later:
             refused.append(change)
         elif resume != "free":
             recorded.append(change)
@@ -101,6 +107,28 @@ def _resume_class(key: str, leaves: Mapping[str, tuple[object, ResumeClass]]) ->
         if known == key or known.startswith(f"{key}.") or key.startswith(f"{known}."):
             return resume
     return "frozen"
+
+
+def _unread(key: str, run: Run, state: State) -> bool:
+    """Whether a key speaks of data that was there for no phase up to now.
+
+    That is an examples set that none of them reads, or a source of the corpus that is new.
+    """
+    if key.startswith("examples."):
+        return not any(key.startswith(f"examples.{name}.") for name in _read_sets(state))
+    sources = (f"corpus.sources.{name}." for name in run.preparation.corpus.sources)
+    new = [own for own in sources if f"{own}inputs" not in state.leaves]
+    return any(key.startswith(own) for own in new)
+
+
+def _read_sets(state: State) -> set[str]:
+    """The examples sets of the phases up to now."""
+    read: set[str] = set()
+    for key, value in state.leaves.items():
+        found = re.match(r"phases\.(\d+)\.(?:(mixture)|(?:tasks\..+\.)?examples)$", key)
+        if found and int(found[1]) <= state.phase and value is not None:
+            read.update(value if found[2] else [value])
+    return read
 
 
 def _future_phase(key: str, phase: int) -> bool:

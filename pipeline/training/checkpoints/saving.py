@@ -10,6 +10,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from pipeline.data import Data
 from pipeline.phases import Timeline
 from pipeline.settings import Run
@@ -67,12 +69,14 @@ class Saver:
         step: int,
         guards: Mapping[str, Any] | None = None,
         skips: Sequence[Range] = (),
+        memory: Mapping[str, Tensor] | None = None,
     ) -> Path:
         """Write a checkpoint; all ranks take part.
 
         Args:
             guards: what they go on from.
             skips: ranges of steps that set-backs made it pass over.
+            memory: of its streams.
 
         Raises:
             Agreed: one of the ranks could not write.
@@ -88,7 +92,7 @@ class Saver:
         with self._writing():
             if host.leads:
                 tokenizer = self._run.preparation.tokenizer_directory
-                checkpoints.add(step, self._run, weights, tokenizer)
+                checkpoints.add(step, self._run, weights, tokenizer, memory or {})
         files = self._seal(writing)
         digest = next(some[WEIGHTS_FILE].digest for some in files if WEIGHTS_FILE in some)
         own = {name: record for rank in host.ranks for name, record in files[rank].items()}

@@ -37,7 +37,7 @@ for sequence_ids in (torch.ones_like(ids), (positions < 6).long()):
             "next_sentence": Targets(torch.tensor([0, 8, 16]), torch.tensor([0, 1, 0])),
         },
     )
-    loss, statistics = task(batch, torch.tensor([1.0, 3.0]))
+    loss, statistics, _ = task(batch, torch.tensor([1.0, 3.0]))
     loss.backward()
 try:
     pick(torch.zeros(4, 16), torch.tensor([0]))

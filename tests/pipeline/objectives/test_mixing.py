@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -60,12 +61,12 @@ def test_denominators_are_infinite_where_nothing_is_trained() -> None:
 
 def test_an_objective_that_is_left_out_adds_exactly_nothing() -> None:
     task, batch = mixed_task(), make_batch(0, 50)
-    loss, statistics = task(batch, torch.tensor([11.0, float("inf")]))
+    loss, statistics, _ = task(batch, torch.tensor([11.0, float("inf")]))
     loss.backward()
     left_out = {name: gradient.clone() for name, gradient in gradients(task).items()}
     task.zero_grad()
     without = {**batch.targets, "next_sentence": batch.weightless().targets["next_sentence"]}
-    alone, _ = task(replace(batch, targets=without), torch.tensor([11.0, 4.0]))
+    alone, *_ = task(replace(batch, targets=without), torch.tensor([11.0, 4.0]))
     alone.backward()
 
     assert loss.item() == alone.item() == pytest.approx(statistics[0, 0].item() / 11)
@@ -81,7 +82,7 @@ def test_a_head_that_is_left_out_does_no_harm_even_if_it_is_not_finite(value: fl
     task, batch = mixed_task(), make_batch(0, 50)
     with torch.no_grad():
         task.model.heads["next_sentence"].classifier.bias.fill_(value)
-    loss, statistics = task(batch, torch.tensor([11.0, float("inf")]))
+    loss, statistics, _ = task(batch, torch.tensor([11.0, float("inf")]))
     loss.backward()
 
     assert loss.isfinite()
@@ -91,6 +92,20 @@ def test_a_head_that_is_left_out_does_no_harm_even_if_it_is_not_finite(value: fl
         assert gradient.any() == (not name.startswith(HEAD)), name
     task(batch, torch.tensor([11.0, 4.0]))[0].backward()
     assert not gradients(task)[f"{HEAD}classifier.bias"].isfinite().all()
+
+
+def test_heads_that_only_other_tasks_train_do_no_harm_either() -> None:
+    """An objective of probability 1 that the tasks of some steps leave out."""
+    configs = [MaskedLMConfig(kind="masked_lm"), NextSentenceConfig(kind="next_sentence")]
+    torch.manual_seed(0)
+    task = PretrainingTask(Bert(TINY), build_objectives(configs), sometimes=["next_sentence"])
+    with torch.no_grad():
+        task.model.heads["next_sentence"].classifier.bias.fill_(math.inf)
+    task(make_batch(0, 50), torch.tensor([11.0, math.inf]))[0].backward()
+
+    for name, gradient in gradients(task).items():
+        assert gradient.isfinite().all(), name
+        assert gradient.any() == (not name.startswith(HEAD)), name
 
 
 def test_a_step_must_train_something(tmp_path: Path) -> None:

@@ -66,7 +66,7 @@ def gradients(task: PretrainingTask) -> dict[str, torch.Tensor]:
 def test_a_new_model_guesses_evenly() -> None:
     task = bert_task(replace(TINY, vocab_size=30522))
     batch = make_batch(0, 30522, rows=8, targets=65)
-    loss, statistics = task(batch, torch.tensor([64.0, 8.0]))
+    loss, statistics, _ = task(batch, torch.tensor([64.0, 8.0]))
     # ln 30522 + ln 2 = 11.019; the spread of untrained logits moves it by some hundredths.
     assert loss.item() == pytest.approx(math.log(30522) + math.log(2), abs=0.05)
     assert statistics[:, 1].tolist() == [64, 8]
@@ -78,7 +78,7 @@ def test_micro_batches_of_one_step_add_up_to_its_mean() -> None:
     counts = torch.tensor([11.0 + 4.0, 8.0])
     losses = []
     for batch in (first, second, first.weightless()):
-        loss, _ = task(batch, counts)
+        loss, *_ = task(batch, counts)
         loss.backward()
         losses.append(loss.item())
     added = gradients(task)
@@ -112,7 +112,7 @@ def test_micro_batches_of_one_step_add_up_to_its_mean() -> None:
 def test_statistics_are_sums_in_the_order_of_the_names() -> None:
     task = bert_task()
     batch = make_batch(3, 50)
-    _, statistics = task(batch, torch.tensor([11.0, 4.0]))
+    _, statistics, _ = task(batch, torch.tensor([11.0, 4.0]))
     assert task.objective_names == ("masked_lm", "next_sentence")
     assert statistics.dtype == torch.float32
     assert not statistics.requires_grad
@@ -129,7 +129,7 @@ def test_statistics_are_sums_in_the_order_of_the_names() -> None:
 @pytest.mark.parametrize("denominators", [(11.0, 4.0), (0.0, 0.0)])
 def test_a_weightless_micro_batch_moves_nothing(denominators: tuple[float, float]) -> None:
     task = bert_task()
-    loss, statistics = task(make_batch(0, 50).weightless(), torch.tensor(denominators))
+    loss, statistics, _ = task(make_batch(0, 50).weightless(), torch.tensor(denominators))
     loss.backward()
     assert loss.item() == 0.0
     assert statistics.tolist() == [[0, 0, 0], [0, 0, 0]]
@@ -144,7 +144,7 @@ def test_a_step_without_targets_of_one_kind_is_the_other_alone() -> None:
         batch,
         targets={**batch.targets, "next_sentence": batch.weightless().targets["next_sentence"]},
     )
-    loss, statistics = task(silent, torch.tensor([11.0, 0.0]))
+    loss, statistics, _ = task(silent, torch.tensor([11.0, 0.0]))
     assert loss.item() == pytest.approx(statistics[0, 0].item() / 11)
 
 

@@ -111,7 +111,7 @@ def run_case(case: EngineCase, run: Run) -> dict[str, Any]:
             trail[-1]["counts"] = engine.optimizer.tensor_steps()
     batch = draw_batch(7)
     targets = {name: batch.targets[name] for name in engine.task.objective_names}
-    statistics = engine.sum(engine.evaluate(replace(batch, targets=targets)).clone())
+    statistics = engine.sum(engine.evaluate(replace(batch, targets=targets)).statistics.clone())
     resumed = {}
     if case.reload:
         place = run.output.directory / case.name

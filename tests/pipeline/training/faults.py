@@ -15,7 +15,7 @@ from small_run import Job, run_job
 from spawned import spawn
 from torch import Tensor
 
-from pipeline.objectives.task import PretrainingTask
+from pipeline.objectives.task import Computed, PretrainingTask
 from pipeline.training.loop import Trainer
 
 STOPPED = "stopped.txt"
@@ -85,9 +85,9 @@ def injected(faults: Sequence[Fault]) -> Iterator[None]:
                 handle.remove()
 
     def forward(self: PretrainingTask, batch: Any, denominators: Tensor) -> Any:
-        loss, statistics = original_forward(self, batch, denominators)
+        loss, statistics, memory = original_forward(self, batch, denominators)
         if not self.training:
-            return loss, statistics
+            return Computed(loss, statistics, memory)
         if active("loss"):
             loss = loss + math.nan
         if active("gradient"):
@@ -96,7 +96,7 @@ def injected(faults: Sequence[Fault]) -> Iterator[None]:
             loss = _Scaled.apply(loss, 1e30)
         if active("raised"):
             statistics = statistics * torch.tensor([5.0, 1.0, 1.0])
-        return loss, statistics
+        return Computed(loss, statistics, memory)
 
     Trainer.step, PretrainingTask.forward = step, forward
     try:

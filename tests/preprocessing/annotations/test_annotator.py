@@ -14,9 +14,9 @@ from preprocessing.annotations.annotator import (
     SPANS,
     Annotations,
     Annotator,
+    annotation_fields,
     describe,
     digests,
-    span_fields,
 )
 from preprocessing.storage import InputError
 from preprocessing.texts import Texts
@@ -154,7 +154,7 @@ def config(tmp_path: Path) -> AnnotationsConfig:
 def test_an_annotator_finds_every_layer(config: AnnotationsConfig) -> None:
     texts = Texts.of(pa.array(["In Fact", "我们来到北京"]))
     annotations = Annotator(config).annotate(texts)
-    assert [field.name for field in span_fields(config)] == ["phrases", "entities"]
+    assert [field.name for field in annotation_fields(config)] == ["phrases", "entities"]
     assert {layer: spans.tolist() for layer, spans in annotations.spans.items()} == {
         "phrases": [[0, 7], [13, 19]],
         "entities": [[19, 25]],

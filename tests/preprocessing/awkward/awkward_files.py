@@ -8,51 +8,15 @@ from __future__ import annotations
 
 import bz2
 import gzip
-import io
 import lzma
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable
 
 import pyarrow as pa
-import pyarrow.parquet as pq
-import zstandard
-
-Expected = list[tuple[int, str]]
-
-
-@dataclass(frozen=True)
-class Awkward:
-    """A file, how it is read, and what comes of it."""
-
-    id: str
-    data: bytes
-    expected: Expected
-    reading: Mapping[str, Any] = field(default_factory=dict)
-    name: str = "a.txt"
-
-
-def _zst(data: bytes) -> bytes:
-    return zstandard.ZstdCompressor(write_checksum=True).compress(data)
-
-
-def _parquet(column: Any, **options: Any) -> bytes:
-    sink = io.BytesIO()
-    pq.write_table(pa.table({"text": column}), sink, **options)
-    return sink.getvalue()
-
-
-def _arrow(column: Any, *, file: bool = True) -> bytes:
-    sink = io.BytesIO()
-    table = pa.table({"text": column})
-    with (pa.ipc.new_file if file else pa.ipc.new_stream)(sink, table.schema) as writer:
-        writer.write_table(table)
-    return sink.getvalue()
-
+from awkward_forms import Awkward, arrow_bytes, parquet_bytes, zst_bytes
 
 _COMPRESSORS: dict[str, Callable[[bytes], bytes]] = {
     "gz": gzip.compress,
-    "zst": _zst,
+    "zst": zst_bytes,
     "bz2": bz2.compress,
     "xz": lzma.compress,
 }
@@ -199,8 +163,8 @@ ARCHIVES = [
                 name=f"a.{suffix}"),
     ]
 ] + [
-    Awkward("gz that is zst", _zst(_TWO), [(0, "one"), (5, "two")], name="a.gz"),
-    Awkward("zst with a skippable frame", b"\x50\x2a\x4d\x18\x04\0\0\0abcd" + _zst(_TWO),
+    Awkward("gz that is zst", zst_bytes(_TWO), [(0, "one"), (5, "two")], name="a.gz"),
+    Awkward("zst with a skippable frame", b"\x50\x2a\x4d\x18\x04\0\0\0abcd" + zst_bytes(_TWO),
             [(0, "one"), (5, "two")], name="a.zst"),
     Awkward("text that begins like bzip2", b"BZh9 is how bzip2 begins",
             [(0, "BZh9 is how bzip2 begins")]),
@@ -337,7 +301,7 @@ _MISSING = "MISSING_TEXT"
 _COLUMN = pa.array(["a", None, "", "b\r\n"])
 COLUMNS = [
     case
-    for form, write in (("parquet", _parquet), ("arrow", _arrow))
+    for form, write in (("parquet", parquet_bytes), ("arrow", arrow_bytes))
     for case in [
         Awkward(f"{form}: {name}", write(column), expected, {"form": form}, name=f"a.{form}")
         for name, column, expected in [
@@ -359,11 +323,11 @@ COLUMNS = [
         Awkward(f"{form}: zipped", gzip.compress(write(_COLUMN)), [(0, _DAMAGED)], {"form": form}),
     ]
 ] + [
-    Awkward("arrow stream", _arrow(_COLUMN, file=False),
+    Awkward("arrow stream", arrow_bytes(_COLUMN, file=False),
             [(0, "a"), (1, _MISSING), (2, "EMPTY_TEXT"), (3, "b\n")], {"form": "arrow"}),
-    Awkward("arrow without its footer", _arrow(pa.array(["a", "b"]))[:-40],
+    Awkward("arrow without its footer", arrow_bytes(pa.array(["a", "b"]))[:-40],
             [(0, "a"), (1, "b"), (2, _DAMAGED)], {"form": "arrow"}),
-    Awkward("parquet without its footer", _parquet(_COLUMN)[:-4], [(0, _DAMAGED)],
+    Awkward("parquet without its footer", parquet_bytes(_COLUMN)[:-4], [(0, _DAMAGED)],
             {"form": "parquet"}),
 ]  # fmt: skip
 

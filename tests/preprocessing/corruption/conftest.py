@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from preprocessing.corruption import Context, Sequences, SpecialIds
+from preprocessing.corruption import Context, Sequences
 from preprocessing.marks import SENTENCE, WORD
 
 NUM_TOKENS = 1_200_000
@@ -78,8 +78,3 @@ def prose(_tokens: tuple[Context, np.ndarray, np.ndarray]) -> Prose:
         )
 
     return cut
-
-
-def special_set(special: SpecialIds) -> set[int]:
-    """The ids that are never to be chosen."""
-    return {special.pad, special.start, special.separator}

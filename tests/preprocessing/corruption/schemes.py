@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+from corpora import make_text, prepare_config, run_stages, write_documents
 from numpy.typing import NDArray
 
 from preprocessing.corruption import Context, Corrupted, Scheme, Sequences, SpecialIds
+from preprocessing.rows import RowSet
 
 SPECIAL = SpecialIds(size=1000, pad=0, start=2, separator=3, mask=4)
 CONTEXT = Context(SPECIAL)
@@ -21,6 +25,7 @@ def from_lists(
     first_lengths: Sequence[int] | None = None,
     labels: Sequence[int] | None = None,
     marks: Sequence[Sequence[int]] = (),
+    backward: Sequence[bool] = (),
 ) -> Sequences:
     """Sequences of the given tokens, by default numbered from 0, of one segment, unlabelled."""
     lengths = [len(own) for own in tokens]
@@ -32,7 +37,13 @@ def from_lists(
         first_lengths=np.array(lengths if first_lengths is None else first_lengths, dtype=np.int64),
         labels=np.array([-1] * count if labels is None else labels, dtype=np.int64),
         marks=np.array([mark for own in marks for mark in own], dtype=np.uint8),
+        backward=np.array(backward, dtype=np.bool_),
     )
+
+
+def special_set(special: SpecialIds) -> set[int]:
+    """The ids that are never to be chosen."""
+    return {special.pad, special.start, special.separator}
 
 
 def chosen(sequences: Sequences, wanted: Sequence[int]) -> Sequences:
@@ -46,6 +57,7 @@ def chosen(sequences: Sequences, wanted: Sequence[int]) -> Sequences:
         first_lengths=sequences.first_lengths[list(wanted)],
         labels=sequences.labels[list(wanted)],
         marks=sequences.marks[places] if len(sequences.marks) else sequences.marks,
+        backward=sequences.backward[list(wanted) if len(sequences.backward) else slice(None)],
     )
 
 
@@ -128,3 +140,49 @@ def restored(corrupted: Corrupted, name: str = "masked_lm") -> NDArray[np.int64]
     tokens = corrupted.inputs.tokens.copy()
     tokens[corrupted.targets[name].places] = corrupted.targets[name].labels
     return tokens
+
+
+def framed(lengths: Sequence[int]) -> Sequences:
+    """[CLS], a first segment, [SEP], a second one where there is room, [SEP]; without marks."""
+    tokens, first_lengths = [], []
+    for row, length in enumerate(lengths):
+        own = (5 + (row * 7919 + np.arange(length)) % 995).tolist()
+        first_lengths.append(length if length < 5 else length // 2 + 1)
+        own[first_lengths[-1] - 1] = own[-1] = SPECIAL.separator
+        own[0] = SPECIAL.start
+        tokens.append(own)
+    return from_lists(tokens, first_lengths=first_lengths)
+
+
+def check_static_is_dynamic(
+    folder: Path, corruption: Mapping[str, Any], **examples: Any
+) -> dict[str, NDArray[Any]]:
+    """Copy c of static rows equals epoch c of dynamic ones, packed; returns epoch 1's arrays."""
+    write_documents(folder / "raw" / "a.txt", make_text(40))
+    common = {
+        "length": 32,
+        "layout": {"kind": "blocks"},
+        "pack": True,
+        "corruption": dict(corruption),
+        "copies": 2,
+        **examples,
+    }
+    preparation = prepare_config(
+        folder, examples={mode: common | {"mode": mode} for mode in ("static", "dynamic")}
+    )
+    run_stages(preparation)
+    static, dynamic = (
+        RowSet(preparation.examples_directory(mode), "train", seed=preparation.seed)
+        for mode in ("static", "dynamic")
+    )
+    scheme = preparation.examples["dynamic"].corruption
+    assert static.num_rows == dynamic.num_rows
+    assert (static.static, dynamic.static) == (True, False)
+    assert len(static.num_rows) == 2
+    for epoch in range(2):
+        rows = np.random.default_rng(epoch).permutation(static.num_rows[epoch])
+        a, b = (one.arrays(scheme, rows, epoch=epoch).named() for one in (static, dynamic))
+        assert a.keys() == b.keys()
+        for name, values in a.items():
+            assert (values == b[name]).all(), name
+    return a

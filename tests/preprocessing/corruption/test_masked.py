@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +10,27 @@ from hypothesis import strategies as st
 from schemes import CONTEXT, SPECIAL, apart, check_bounds, check_nothing, check_purity, from_lists
 from schemes import restored as rebuilt_of
 
-from preprocessing.corruption import Context, Corrupted, MaskedConfig, Sequences, SpecialIds
+from configs.schema import to_plain
+from preprocessing.corruption import (
+    Context,
+    Corrupted,
+    DropTokensConfig,
+    MaskedConfig,
+    NgramsConfig,
+    ReplacedConfig,
+    Scheme,
+    Sequences,
+    SmoothedConfig,
+    SpansConfig,
+    SpecialIds,
+    UnilmConfig,
+    UnitsConfig,
+    WholeWordConfig,
+    WindowsConfig,
+)
+from preprocessing.corruption.base import ABSENT
 from preprocessing.rows import RowSet
+from preprocessing.storage import InputError
 
 MASKED = MaskedConfig(kind="masked")
 
@@ -140,6 +160,51 @@ def test_probabilities_of_the_configuration_are_obeyed() -> None:
     assert len(corrupted.targets["masked_lm"].places) == 50 * 19
 
 
+ROBERTA = MaskedConfig(kind="masked", rounding="stochastic", random_specials=False)
+
+
+def test_stochastic_rounding_keeps_the_share() -> None:
+    """RoBERTa's: 19 of 128 tokens with 0.8, 20 with 0.2; never none."""
+    for length, few, share in ((128, 19, 0.2), (512, 76, 0.8), (20, 3, 0.0), (3, 1, 0.0)):
+        given = sequences([length] * 4000)
+        corrupted = corrupt(ROBERTA, given)
+        counts = np.array([len(own) for own in places_of(corrupted)])
+        assert set(counts.tolist()) == ({few, few + 1} if share else {few})
+        assert abs((counts > few).mean() - share) <= 4 * math.sqrt(share * (1 - share) / 4000)
+        assert (rebuilt_of(corrupted) == given.tokens).all()
+        check_bounds(ROBERTA, CONTEXT, given, corrupted)
+    most = MaskedConfig(kind="masked", rounding="stochastic", max_targets=19)
+    assert {len(own) for own in places_of(corrupt(most, sequences([128] * 50)))} == {19}
+    check_nothing(ROBERTA, CONTEXT)
+
+
+@given(st.lists(st.integers(3, 60), min_size=1, max_size=12), st.randoms(use_true_random=False))
+def test_stochastic_rounding_is_the_same_in_any_company(lengths: list[int], random) -> None:
+    some = random.sample(range(len(lengths)), random.randint(1, len(lengths)))
+    check_purity(ROBERTA, CONTEXT, sequences(lengths), some)
+
+
+def test_random_tokens_are_plain_where_specials_are_left_out() -> None:
+    config = replace(ROBERTA, mask_probability=0.0, random_probability=1.0)
+    context = Context(replace(SPECIAL, end=999))
+    given = sequences([128] * 3000)
+    corrupted = config.corrupt(context, given, seed=1, epoch=0)
+    drawn = corrupted.inputs.tokens[corrupted.targets["masked_lm"].places]
+    counts = np.bincount(drawn, minlength=SPECIAL.size)
+    special = [SPECIAL.pad, SPECIAL.start, SPECIAL.separator, SPECIAL.mask, 999]
+    assert counts[special].sum() == 0
+    plain = np.delete(counts, special)
+    expected = len(drawn) / plain.size
+    statistic = ((plain - expected) ** 2 / expected).sum()
+    assert abs(statistic - (plain.size - 1)) < 4 * math.sqrt(2 * (plain.size - 1))
+
+
+def test_what_was_made_before_roberta_is_found_again() -> None:
+    assert to_plain(MASKED).keys() == {
+        "kind", "share", "max_targets", "mask_probability", "random_probability"
+    }  # fmt: skip
+
+
 def test_epochs_and_seeds_choose_other_places() -> None:
     given = sequences([128] * 50)
     chosen = [
@@ -222,3 +287,59 @@ def test_static_copy_equals_dynamic_epoch(tmp_path: Path, layout: str, pack: boo
             assert (a.targets["masked_lm"].labels >= 0).sum() > 0
             ids.append(a.ids[np.argsort(rows)].tobytes())
         assert len(set(ids)) == copies, "copies differ from each other"
+
+
+@pytest.mark.parametrize(
+    "scheme",
+    [
+        MASKED,
+        NgramsConfig(kind="ngrams"),
+        ReplacedConfig(kind="replaced"),
+        ReplacedConfig(kind="replaced", picks="without_replacement"),
+        ReplacedConfig(kind="replaced", picks="windows"),
+        SmoothedConfig(kind="smoothed"),
+        WholeWordConfig(kind="whole_word"),
+        WindowsConfig(kind="windows"),
+        SpansConfig(kind="spans"),
+        UnilmConfig(kind="unilm", mode="bidirectional"),
+    ],
+    ids=lambda scheme: getattr(scheme, "picks", scheme.kind),
+)
+def test_ends_of_documents_are_never_chosen(scheme: Scheme) -> None:
+    """A vocabulary's token for them (XLNet's <eod>) is as special as the separator."""
+    often = np.ones(SPECIAL.size, np.int64)
+    tables = {"frequencies": often, "cumulative_frequencies": np.cumsum(often)}
+    context = Context(replace(SPECIAL, end=9), tables)
+    given = from_lists(
+        [[2, 9, 7, 9, 9, 9, 9, 9, 3]] * 200, marks=[[0, 1, 1, 1, 0, 1, 1, 1, 0]] * 200
+    )
+    targets = scheme.corrupt(context, given, seed=1, epoch=0).targets["masked_lm"]
+    assert set(targets.labels.tolist()) == {7}
+    assert (np.unique(targets.places) == np.arange(200) * 9 + 2).all()
+
+
+@pytest.mark.parametrize(
+    "scheme",
+    [
+        MASKED,
+        DropTokensConfig(kind="drop_tokens"),
+        NgramsConfig(kind="ngrams"),
+        ReplacedConfig(kind="replaced"),
+        SmoothedConfig(kind="smoothed"),
+        SpansConfig(kind="spans"),
+        UnilmConfig(kind="unilm", mode="sequence"),
+        UnitsConfig(kind="units", level="words"),
+        WholeWordConfig(kind="whole_word"),
+        WindowsConfig(kind="windows"),
+    ],
+    ids=lambda scheme: scheme.kind,
+)
+def test_a_vocabulary_without_a_mask_is_refused(scheme: Scheme) -> None:
+    scheme.check(CONTEXT, 128)
+    with pytest.raises(InputError, match="needs a vocabulary with special tokens for mask;"):
+        scheme.check(Context(replace(SPECIAL, mask=ABSENT)), 128)
+
+
+def test_where_nothing_is_masked_no_mask_is_needed() -> None:
+    scheme = ReplacedConfig(kind="replaced", mask_share=0.0)
+    scheme.check(Context(replace(SPECIAL, mask=ABSENT)), 128)

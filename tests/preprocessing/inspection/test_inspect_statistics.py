@@ -82,7 +82,7 @@ def test_figures_are_those_of_the_rows(prepared: Path) -> None:
     totals = examples.output.manifest.totals()
     assert examples.figures["rows"] == totals["rows"]
     assert examples.figures["fill"] == totals["tokens"] / totals["slots"]
-    assert examples.figures["random partners"] == totals["pairs_random"] / totals["sequences"]
+    assert examples.figures["random partners"] == totals["label_1"] / totals["sequences"]
     sequences, filled, a_row = examples.histograms
     assert sequences.num_values == a_row.sum == totals["sequences"]
     assert filled.sum == sequences.sum == totals["tokens"]

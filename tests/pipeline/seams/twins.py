@@ -1,0 +1,272 @@
+"""Three tiny models that ask of the seams what the later families will, and nothing else.
+
+- ``PairTwin``: a generator and a discriminator that share embeddings without sharing gradients,
+  with labels that depend on what the generator draws (ELECTRA, DeBERTa-v3).
+- ``StreamTwin``: attention over what was kept of the windows before (Transformer-XL).
+- ``TranslatorTwin``: packed encoder and decoder rows (T5, BART).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import nullcontext
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pipeline.batch import IGNORED, Batch, Memory, Targets
+from pipeline.nn.activations import activation
+from pipeline.nn.attention import ScaledDotProduct, SelfAttention, merge_heads, split_heads
+from pipeline.nn.blocks import PostNormBlock, Stack
+from pipeline.nn.embeddings import Embeddings
+from pipeline.nn.feed_forward import FeedForward
+from pipeline.nn.heads import SequenceHead, TokenHead
+from pipeline.nn.initialization import Whole, initialize
+from pipeline.nn.masks import within_sequences
+from pipeline.nn.model import LABELS, MEMORY, PretrainingModel
+from pipeline.objectives.base import Loss, classification_loss
+
+HIDDEN, HEADS, LENGTH, MEMORY_LENGTH = 32, 2, 64, 24
+DROPOUT = 0.1
+
+
+class Classified:
+    """The cross-entropy of any output."""
+
+    def __init__(self, name: str, weight: float = 1.0) -> None:
+        self.name, self.weight, self.probability = name, weight, 1.0
+
+    def __call__(self, logits: Mapping[str, Tensor], batch: Batch) -> Loss:
+        return classification_loss(logits[self.name], batch.targets[self.name].labels)
+
+
+class Twin(PretrainingModel):
+    def __init__(self, vocab_size: int, dropout: float) -> None:
+        super().__init__()
+        self.vocab_size, self.dropout = vocab_size, dropout
+
+    def initialize(self, whole: Whole = nullcontext) -> None:
+        initialize(self, 0.05, whole=whole)
+
+    def embeddings(self) -> Embeddings:
+        return Embeddings(
+            vocab_size=self.vocab_size,
+            hidden_size=HIDDEN,
+            max_positions=LENGTH,
+            num_segments=2,
+            layer_norm_eps=1e-12,
+            dropout=self.dropout,
+        )
+
+    def block(self, attention: nn.Module | None = None) -> PostNormBlock:
+        return PostNormBlock(
+            attention or SelfAttention(HIDDEN, HEADS, ScaledDotProduct(self.dropout)),
+            FeedForward(HIDDEN, 2 * HIDDEN, activation("gelu")),
+            hidden_size=HIDDEN,
+            layer_norm_eps=1e-12,
+            dropout=self.dropout,
+        )
+
+    def token_head(self, words: nn.Embedding) -> TokenHead:
+        return TokenHead(
+            words, hidden_size=HIDDEN, activation=activation("gelu"), layer_norm_eps=1e-12
+        )
+
+
+class Disentangled(nn.Module):
+    """The word vectors of another network, which gets no gradient from here, and a correction.
+
+    ``weight`` is the other's Parameter, listed here too so that ZeRO 3 gathers it here too.
+    """
+
+    def __init__(self, words: nn.Embedding) -> None:
+        super().__init__()
+        self.weight = words.weight
+        self.delta = nn.Parameter(torch.zeros(words.num_embeddings, words.embedding_dim))
+
+    def forward(self, ids: Tensor) -> Tensor:
+        return F.embedding(ids, self.weight.detach()) + F.embedding(ids, self.delta)
+
+
+class PairTwin(Twin):
+    """Targets: ``masked_lm`` with the column ``uniform``, ``replaced_tokens``."""
+
+    outputs = ("masked_lm", "replaced_tokens")
+
+    def __init__(self, vocab_size: int, dropout: float = DROPOUT) -> None:
+        super().__init__(vocab_size, dropout)
+        self.generator_embeddings = self.embeddings()
+        self.generator = Stack([self.block()])
+        self.generator_head = self.token_head(self.generator_embeddings.word)
+        self.words = Disentangled(self.generator_embeddings.word)
+        self.positions = nn.Embedding(LENGTH, HIDDEN)
+        self.norm = nn.LayerNorm(HIDDEN)
+        self.discriminator = Stack([self.block(), self.block()])
+        self.discriminator_head = SequenceHead(hidden_size=HIDDEN, num_classes=2)
+        self.initialize()
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        mask = within_sequences(batch.sequence_ids)
+        hidden = self.generator_embeddings(batch.ids, batch.positions, batch.segment_ids)
+        picks, asked = batch.targets["masked_lm"], batch.targets["replaced_tokens"]
+        logits = self.generator_head(self.generator(hidden, mask), picks.indices)
+        original = put(batch.ids, picks, picks.labels)
+        shown = put(batch.ids, picks, sample(logits, picks.extra["uniform"]))
+        embedded = self.norm(self.words(shown) + self.positions(batch.positions))
+        replaced = (shown != original).flatten()[asked.indices].long()
+        judged = self.discriminator_head(self.discriminator(embedded, mask), asked.indices)
+        return {
+            "masked_lm": logits,
+            "replaced_tokens": judged,
+            f"{LABELS}replaced_tokens": replaced,
+        }
+
+
+@torch.no_grad()
+def sample(logits: Tensor, uniform: Tensor) -> Tensor:
+    """The first id at which the sums of the probabilities exceed ``uniform``, ``[targets]``."""
+    sums = logits.double().softmax(-1).cumsum(-1)
+    return (sums <= uniform.unsqueeze(-1)).sum(-1).clamp(max=logits.shape[-1] - 1)
+
+
+def put(ids: Tensor, targets: Targets, values: Tensor) -> Tensor:
+    """``ids`` with other values at the targets; padded targets go to a place that is cut off."""
+    places = targets.indices.where(targets.labels != IGNORED, ids.numel())
+    flat = torch.cat([ids.flatten(), ids.new_zeros(1)]).scatter(0, places, values)
+    return flat[:-1].view_as(ids)
+
+
+class MemoryAttention(nn.Module):
+    """Causal attention over kept and own states, with a learned bias by distance."""
+
+    def __init__(self, dropout: float) -> None:
+        super().__init__()
+        self.query, self.key, self.value, self.output = (
+            nn.Linear(HIDDEN, HIDDEN) for _ in range(4)
+        )
+        self.bias = nn.Embedding(MEMORY_LENGTH + LENGTH, HEADS)
+        self.core = ScaledDotProduct(dropout)
+
+    def forward(self, hidden: Tensor, kept: Tensor, filled: Tensor) -> Tensor:
+        states = torch.cat([kept.to(hidden.dtype), hidden], dim=1)
+        query = split_heads(self.query(hidden), HEADS)
+        key, value = (split_heads(f(states), HEADS) for f in (self.key, self.value))
+        before, length = kept.shape[1], hidden.shape[1]
+        places = torch.arange(before + length, device=hidden.device)
+        distance = places[before:, None] - places[None]
+        visible = (distance >= 0) & (places >= before - filled.view(-1, 1, 1, 1))
+        bias = self.bias(distance.clamp(min=0)).permute(2, 0, 1)
+        scores = bias.unsqueeze(0).masked_fill(~visible, float("-inf"))
+        return self.output(merge_heads(self.core(query, key, value, scores)))
+
+
+class StreamTwin(Twin):
+    """Targets: ``causal_lm``. Keeps the inputs of its layers, and how many of them are real."""
+
+    outputs = ("causal_lm",)
+
+    def __init__(self, vocab_size: int, dropout: float = DROPOUT) -> None:
+        super().__init__(vocab_size, dropout)
+        self.words = nn.Embedding(vocab_size, HIDDEN)
+        self.layers = Stack(self.block(MemoryAttention(dropout)) for _ in range(2))
+        self.head = self.token_head(self.words)
+        self.initialize()
+
+    def initial_memory(self, rows: int) -> Memory:
+        states = {f"layer_{n}": torch.zeros(rows, MEMORY_LENGTH, HIDDEN) for n in range(2)}
+        return {**states, "filled": torch.zeros(rows, dtype=torch.int64)}
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        rows, length = batch.ids.shape
+        memory = batch.memory
+        if memory is None:
+            memory = {n: t.to(batch.ids.device) for n, t in self.initial_memory(rows).items()}
+        hidden, kept = self.words(batch.ids), {}
+        for number, layer in enumerate(self.layers):
+            before = memory[f"layer_{number}"]
+            both = torch.cat([before.to(hidden.dtype), hidden], dim=1)
+            kept[f"{MEMORY}layer_{number}"] = both[:, -MEMORY_LENGTH:]
+            hidden = self.layers.call(layer, hidden, before, memory["filled"])
+        filled = (memory["filled"] + length).clamp(max=MEMORY_LENGTH)
+        logits = self.head(hidden, batch.targets["causal_lm"].indices)
+        return {"causal_lm": logits, **kept, f"{MEMORY}filled": filled}
+
+
+class CrossAttention(nn.Module):
+    """Attention of the decoder to the encoder's states of the same sequence."""
+
+    def __init__(self, dropout: float) -> None:
+        super().__init__()
+        self.query, self.key, self.value, self.output = (
+            nn.Linear(HIDDEN, HIDDEN) for _ in range(4)
+        )
+        self.core = ScaledDotProduct(dropout)
+
+    def forward(self, hidden: Tensor, encoded: Tensor, mask: Tensor) -> Tensor:
+        query = split_heads(self.query(hidden), HEADS)
+        key, value = (split_heads(f(encoded), HEADS) for f in (self.key, self.value))
+        return self.output(merge_heads(self.core(query, key, value, mask)))
+
+
+class TellingBlock(nn.Module):
+    """A block that looks at the encoder, too."""
+
+    def __init__(self, own: PostNormBlock, dropout: float) -> None:
+        super().__init__()
+        self.own = own
+        self.cross = CrossAttention(dropout)
+        self.norm = nn.LayerNorm(HIDDEN)
+
+    def forward(self, hidden: Tensor, mask: Tensor, encoded: Tensor, belongs: Tensor) -> Tensor:
+        hidden = self.own(hidden, mask)
+        return self.norm(hidden + self.cross(hidden, encoded, belongs))
+
+
+class TranslatorTwin(Twin):
+    """Targets: ``denoising``, of the decoder."""
+
+    outputs = ("denoising",)
+
+    def __init__(self, vocab_size: int, dropout: float = DROPOUT) -> None:
+        super().__init__(vocab_size, dropout)
+        self.embedded = self.embeddings()
+        self.encoder = Stack([self.block()])
+        self.decoder = Stack(TellingBlock(self.block(), dropout) for _ in range(2))
+        self.head = self.token_head(self.embedded.word)
+        self.initialize()
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        told = batch.decoder
+        assert told is not None
+        encoded = self.encoder(self._embed(batch), within_sequences(batch.sequence_ids))
+        mask, belongs = (
+            earlier(told.sequence_ids),
+            belonging(told.sequence_ids, batch.sequence_ids),
+        )
+        hidden = self.decoder(self._embed(told), mask, encoded, belongs)
+        return {"denoising": self.head(hidden, batch.targets["denoising"].indices)}
+
+    def _embed(self, batch: Batch) -> Tensor:
+        return self.embedded(batch.ids, batch.positions, batch.segment_ids)
+
+
+def earlier(sequence_ids: Tensor) -> Tensor:
+    """Each token sees itself and what stands before it in its sequence."""
+    same = sequence_ids.unsqueeze(-1) == sequence_ids.unsqueeze(-2)
+    return same.tril().unsqueeze(1)
+
+
+def belonging(queries: Tensor, keys: Tensor) -> Tensor:
+    """A decoder's token sees its own sequence at the encoder; padding everything.
+
+    Rows of the encoder may be full where the decoder's are padded, and a query without any key
+    would be NaN, in all gradients too.
+    """
+    same = queries.unsqueeze(-1) == keys.unsqueeze(-2)
+    return (same | (queries == 0).unsqueeze(-1)).unsqueeze(1)
+
+
+TWINS = {"pair": PairTwin, "stream": StreamTwin, "translator": TranslatorTwin}
+WEIGHTS = {"replaced_tokens": 50.0}
+"""Of the losses, where not 1 (ELECTRA)."""

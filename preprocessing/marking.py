@@ -1,7 +1,7 @@
 """Marks of whole sequences: those of their documents, and what only a sequence can tell.
 
-    document a b c a d b, a sequence of its pieces c a and b (the last token)
-    RECURS   c 0, a 1, b 1: two of these three stand elsewhere in the document, too
+document a b c a d b, a sequence of its pieces c a and b (the last token)
+RECURS   c 0, a 1, b 1: two of these three stand elsewhere in the document, too
 """
 
 from __future__ import annotations

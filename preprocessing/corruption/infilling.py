@@ -15,9 +15,9 @@ to say the original, and begins with </s>.
 
 Deviations: masks are put in between only as far as the inputs do not become longer than the
 original (measured: left out in 5 % of sequences of up to three one-piece words, in 0.3 % of those
-of 20, in none from 40 on); each of them is random with the same probability as any other, where
-fairseq rounds the number up; random tokens come from the whole vocabulary. Special tokens keep
-their places and part the text; the frame is ``cls_sep``.
+of 20, in none of 3,000 of 40); each of them is random with the same probability as any other,
+where fairseq rounds the number up; random tokens come from the whole vocabulary. Special tokens
+keep their places and part the text; the frame is ``cls_sep``.
 """
 
 from __future__ import annotations

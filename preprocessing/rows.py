@@ -253,6 +253,11 @@ class RowSet:
         if self.static:
             corrupted = self._stored_corruption(copy, found, read)
         else:
+            if corruption.marks() and len(read.sequences.tokens) > len(read.sequences.marks):
+                raise InputError(
+                    f"{self._directory}: these rows do not hold what corruption "
+                    f"'{corruption.kind}' must know of tokens; run the examples stage again"
+                )
             corrupted = corruption.corrupt(
                 self.context, read.sequences, seed=self._seed, epoch=epoch
             )

@@ -145,6 +145,16 @@ class ExamplesConfig:
             )
         if self.buckets and self.pack:
             raise ValueError("give either buckets or pack: packed rows are all of one length")
+        if (
+            self.layout.reads_backward()
+            and self.corruption.marks()
+            and not self.corruption.reads_backward()
+        ):
+            raise ValueError(
+                f"layout '{self.layout.kind}' turns sequences round, and corruption "
+                f"'{self.corruption.kind}' would find their words at the wrong ends; set "
+                "layout.bidirectional=false"
+            )
         if self.buckets and self.layout.consecutive():
             raise ValueError(
                 "buckets part sequences that this layout keeps together; leave them out"

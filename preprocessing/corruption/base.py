@@ -177,6 +177,10 @@ class Scheme(abc.ABC):
         """The marks (:mod:`preprocessing.marks`) that it asks for, as bits."""
         return 0
 
+    def reads_backward(self) -> bool:
+        """Whether it knows that sequences may hold their text backward, as XLNet's rows do."""
+        return False
+
     def tables(self) -> tuple[Table, ...]:
         """The tables that it asks for; their arrays are those of the :class:`Context`."""
         return ()

@@ -81,6 +81,10 @@ class LabelledConfig(Scheme):
         """Those of the wrapped scheme, and those that answer."""
         return self.then.marks() | sum(self.asked().values())
 
+    def check(self, context: Context, length: int) -> None:
+        """As the wrapped scheme does."""
+        self.then.check(context, length)
+
     def tables(self) -> tuple[Table, ...]:
         """Those of the wrapped scheme."""
         return self.then.tables()

@@ -85,6 +85,10 @@ class PermutationConfig(Scheme):
         """Picks in sequences of the given lengths ``[sequences]``; rounds half up."""
         return np.maximum(1, (2 * lengths + self.context) // (2 * self.context))
 
+    def reads_backward(self) -> bool:
+        """Half of XLNet's rows do."""
+        return True
+
     def bounds(self, context: Context, lengths: NDArray[np.int64]) -> Bounds:
         """As long as before; no more targets than picks."""
         return Bounds(lengths, {"permutation_lm": self.num_picks(lengths)})

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from preprocessing import columns
 from preprocessing.arrangement import IGNORED, Shape, arrange, join
-from preprocessing.corruption import Corrupted, Sequences, Side, Targets
+from preprocessing.corruption import Corrupted, Sequences, Side, Targets, WholeWordConfig
 from preprocessing.rows import RowSet
 from preprocessing.settings import Preparation
 from preprocessing.storage import InputError, Manifest
@@ -244,3 +244,9 @@ def test_rows_are_the_same_however_few_shards_are_kept_open(
         wanted = chooser.integers(0, len(expected), size)
         ids = rows.read(0, wanted).sequences.ids
         assert ids.tolist() == [one for row in wanted for one in expected[row]["sequences"]]
+
+
+def test_rows_without_marks_are_refused_to_who_needs_them(prepared: Preparation) -> None:
+    rows = RowSet(prepared.examples_directory("dynamic"), "train", seed=1)
+    with pytest.raises(InputError, match=r"corruption 'whole_word' must know of tokens"):
+        rows.arrays(WholeWordConfig(kind="whole_word"), np.arange(3), epoch=0)

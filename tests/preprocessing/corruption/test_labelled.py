@@ -22,10 +22,11 @@ from schemes import (
     restored,
 )
 
-from preprocessing.corruption import Context, LabelledConfig, MaskedConfig, Sequences
+from preprocessing.corruption import Context, LabelledConfig, MaskedConfig, Sequences, SpecialIds
 from preprocessing.corruption.units import UnitsConfig
 from preprocessing.marks import CAPITAL, RECURS, WORD
 from preprocessing.rows import RowSet
+from preprocessing.storage import InputError
 from preprocessing.tokens import TokenStore
 
 LABELLED = LabelledConfig(kind="labelled")
@@ -218,3 +219,10 @@ def test_labels_are_those_of_the_documents_and_static_equals_dynamic(tmp_path: P
         seen += sum(mark >> 7 for mark in flags)
     assert seen > 50
     assert sum(map(sum, capitals)) > 100
+
+
+def test_what_the_wrapped_scheme_lacks_is_said() -> None:
+    without_mask = Context(SpecialIds(size=100, pad=0, start=2, separator=3))
+    scheme = LabelledConfig(kind="labelled", then=MaskedConfig())
+    with pytest.raises(InputError, match="mask"):
+        scheme.check(without_mask, 32)

@@ -11,6 +11,7 @@ from corpora import ListStore, make_text, prepare_config, run_stages, write_docu
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from configs.schema import ConfigError
 from preprocessing.building import gather_rows
 from preprocessing.corruption import SpecialIds
 from preprocessing.draws import integers, sequence_keys, uniform
@@ -296,3 +297,12 @@ def test_rows_on_the_disk_go_on_in_order(tmp_path: Path) -> None:
 def test_the_end_of_documents_is_recognised_by_its_usual_name() -> None:
     assert recognise({"<eod>": 7, "<cls>": 3}.get, {}) == {"start": "<cls>", "end": "<eod>"}
     assert recognise({"<|end|>": 7}.get, {"end": "<|end|>"}) == {"end": "<|end|>"}
+
+
+def test_words_are_not_sought_in_sequences_that_run_backward(tmp_path: Path) -> None:
+    rows = {"length": 32, "frame": "sep_cls", "corruption": {"kind": "whole_word"}}
+    backward = {"kind": "xlnet"}
+    with pytest.raises(ConfigError, match="layout.bidirectional=false"):
+        prepare_config(tmp_path, examples={"rows": {**rows, "layout": backward}})
+    forward = {"kind": "xlnet", "bidirectional": False}
+    assert prepare_config(tmp_path, examples={"rows": {**rows, "layout": forward}})

@@ -4,6 +4,7 @@
 
 Processes share a cache: a block appears whole under its name, and whoever finds too much there
 removes what was used longest ago. A block that goes while another process reads it is fetched anew.
+Whatever else lies in the directory is not counted and stays.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import contextlib
 import hashlib
 import io
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +22,9 @@ from preprocessing.storage import Shard
 
 BLOCK_BYTES = 4 * 2**20
 _LOOKS_A_FILLING = 16  # how often the disk is looked at while as much is fetched as it may hold
+_OURS = re.compile(r"[0-9a-f]{32}/(\d{8}|\.\d{8}\.\d+)")
+_unseen: dict[Path, int] = {}
+"""Bytes that this process has put into a cache since it last looked how much lies there."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +53,6 @@ class CachedFile(io.RawIOBase):
         name = hashlib.blake2b(f"{path}\n{shard.checksum}".encode(), digest_size=16).hexdigest()
         self._folder = cache.directory / name
         self._place = 0
-        self._fetched = 0
 
     def readable(self) -> bool:
         """It is."""
@@ -95,24 +99,26 @@ class CachedFile(io.RawIOBase):
                 os.utime(own)
                 return block
         block = self._path.read_range(begin, begin + expected)
-        if self._fetched * _LOOKS_A_FILLING >= self._cache.max_bytes or not self._fetched:
-            make_room(self._cache.directory, self._cache.max_bytes - expected)
-            self._fetched = 0
-        self._fetched += expected
+        directory, most = self._cache.directory, self._cache.max_bytes
+        if _unseen.get(directory, most) * _LOOKS_A_FILLING >= most:
+            make_room(directory, most - expected)
+            _unseen[directory] = 0
+        _unseen[directory] += expected
         own.parent.mkdir(parents=True, exist_ok=True)
         writing = own.with_name(f".{own.name}.{os.getpid()}")
         writing.write_bytes(block)
-        writing.replace(own)
+        with contextlib.suppress(FileNotFoundError):  # another process found too much here
+            writing.replace(own)
         return block
 
 
 def make_room(directory: Path, max_bytes: int) -> None:
-    """Remove the files used longest ago until the others have at most ``max_bytes``."""
+    """Remove the blocks used longest ago until the others have at most ``max_bytes``."""
     found = []
-    for path in directory.rglob("*") if directory.exists() else ():
-        with contextlib.suppress(FileNotFoundError):
-            status = path.stat()
-            if path.is_file():
+    for path in directory.glob("*/*"):
+        if _OURS.fullmatch(path.relative_to(directory).as_posix()):
+            with contextlib.suppress(FileNotFoundError):
+                status = path.stat()
                 found.append((status.st_mtime_ns, status.st_size, path))
     excess = sum(size for _, size, _ in found) - max_bytes
     for _, size, path in sorted(found):

@@ -22,7 +22,7 @@ from preprocessing.corruption import (
 )
 from preprocessing.corruption.base import ABSENT
 from preprocessing.corruption.fitting import longest_fitting
-from preprocessing.layouts.base import FRAMES, Cut
+from preprocessing.layouts.base import FRAMES, Cut, Material
 from preprocessing.marking import Marker
 from preprocessing.packing import pack_rows
 from preprocessing.rows import Rows, record_batch
@@ -84,14 +84,9 @@ class RowMaker:
 
     def cut(self, documents: range, copy: int) -> Cut:
         """The sequences of some documents."""
-        config = self._config
+        frame = FRAMES[self._config.frame]
         return self._layout.cut(
-            self._store,
-            documents,
-            self._raw_length,
-            FRAMES[config.frame],
-            seed=self._seed,
-            copy=copy,
+            Material(self._store, documents, self._raw_length, frame, self._seed, copy)
         )
 
     def members(self, cut: Cut) -> list[list[int]]:

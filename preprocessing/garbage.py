@@ -32,7 +32,7 @@ What = Literal["output that nothing refers to", "temporaries", "orphan shards", 
 UNREFERENCED: What = "output that nothing refers to"
 
 _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}\.writing")
-_SHARD = re.compile(r"[^/]+/(copy-\d{3}/)?part-\d{5,}\.arrow|part-\d{5,}\.arrow")
+_SHARD = re.compile(r"([^/]+/(copy-\d{3}/(length-\d{5}/)?)?)?part-\d{5,}\.arrow")
 _REJECTS = re.compile(r"rejects/[^/]+-\d{5,}\.jsonl")
 _RECORD = re.compile(re.escape(RECORDS) + r"/(plan|slices|task-\d{5,})\.json")
 _MARKER = re.compile(re.escape(LOCK) + r"(/[0-9a-f]{32}\.json)?")

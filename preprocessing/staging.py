@@ -24,6 +24,7 @@ from preprocessing.storage import (
     atomic_write,
     file_digest,
     manifest_digest,
+    remove_temporaries,
 )
 
 _PIECE = 16 * 2**20
@@ -48,6 +49,7 @@ def stage_shards(directory: RemotePath, target: Path) -> Path:
     with _alone(copy):
         if (copy / MANIFEST).exists():
             return copy
+        remove_temporaries(copy)
         manifest = Manifest.read(directory)
         wanted = [
             shard for shard in manifest.shards if not _is_whole(copy / shard.name, shard.checksum)

@@ -17,13 +17,13 @@ from __future__ import annotations
 
 import abc
 from dataclasses import dataclass
-from typing import Literal, Protocol, TypeAlias
+from typing import Any, Literal, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from preprocessing.corruption.base import UNLABELLED
-from preprocessing.draws import UInt64
+from preprocessing.draws import UInt64, sequence_keys
 from preprocessing.storage import InputError
 from preprocessing.tokens import TokenStore
 from preprocessing.vocabulary import Vocabulary
@@ -125,19 +125,38 @@ class Cut:
         return np.asarray(sums[ends] - sums[self.offsets[:-1]] + self.frame.before, dtype=np.int64)
 
 
+@dataclass(frozen=True)
+class Material:
+    """What is cut, and how long the sequences may be.
+
+    Attributes:
+        store: the tokens of a split.
+        documents: those that are cut; others may be looked at.
+        length: tokens of a sequence at most, special ones included.
+        frame: the special tokens around the pieces.
+        seed, copy: the key of all draws.
+    """
+
+    store: TokenStore
+    documents: range
+    length: int
+    frame: Frame
+    seed: int
+    copy: int
+
+    def room(self, pieces: int) -> int:
+        """Tokens for so many pieces of a sequence together."""
+        return self.length - self.frame.around(pieces)
+
+    def keys(self, purpose: str, ids: NDArray[Any]) -> UInt64:
+        """Keys ``[ids]`` of the draws for a purpose."""
+        return sequence_keys(self.seed, purpose, self.copy, ids)
+
+
 class Cutter(Protocol):
     """Cuts documents into sequences."""
 
-    def cut(
-        self,
-        store: TokenStore,
-        documents: range,
-        length: int,
-        frame: Frame,
-        *,
-        seed: int,
-        copy: int,
-    ) -> Cut:
+    def cut(self, material: Material) -> Cut:
         """As :meth:`Layout.cut`."""
 
 
@@ -161,17 +180,8 @@ class Layout(abc.ABC):
         return False
 
     @abc.abstractmethod
-    def cut(
-        self,
-        store: TokenStore,
-        documents: range,
-        length: int,
-        frame: Frame,
-        *,
-        seed: int,
-        copy: int,
-    ) -> Cut:
-        """Cut some documents into sequences of at most ``length`` tokens, specials included."""
+    def cut(self, material: Material) -> Cut:
+        """Cut the documents into sequences of at most ``material.length`` tokens."""
 
 
 def single_pieces(ids: NDArray[np.int64], pieces: Spans, frame: Frame) -> Cut:

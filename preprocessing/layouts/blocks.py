@@ -10,8 +10,14 @@ from typing import Literal
 import numpy as np
 
 from configs.schema import config
-from preprocessing.layouts.base import Cut, Frame, Layout, Spans, sequence_id, single_pieces
-from preprocessing.tokens import TokenStore
+from preprocessing.layouts.base import (
+    Cut,
+    Layout,
+    Material,
+    Spans,
+    sequence_id,
+    single_pieces,
+)
 
 
 @config
@@ -20,23 +26,16 @@ class BlocksConfig(Layout):
 
     kind: Literal["blocks"]
 
-    def cut(
-        self,
-        store: TokenStore,
-        documents: range,
-        length: int,
-        frame: Frame,
-        *,
-        seed: int,
-        copy: int,
-    ) -> Cut:
+    def cut(self, material: Material) -> Cut:
         """Blocks of at most ``length`` tokens, specials included."""
-        size = length - frame.around(1)
+        size = material.room(1)
         rows = []
-        for document in documents:
-            num_tokens = len(store.ids(document))
+        for document in material.documents:
+            num_tokens = len(material.store.ids(document))
             for index, start in enumerate(range(0, num_tokens, size)):
                 stop = min(start + size, num_tokens)
                 rows.append((sequence_id(document, index), document, start, stop))
         table = np.array(rows, dtype=np.int64).reshape(-1, 4)
-        return single_pieces(table[:, 0], Spans(table[:, 1], table[:, 2], table[:, 3]), frame)
+        return single_pieces(
+            table[:, 0], Spans(table[:, 1], table[:, 2], table[:, 3]), material.frame
+        )

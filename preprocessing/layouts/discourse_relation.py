@@ -30,9 +30,8 @@ import pydantic
 from numpy.typing import NDArray
 
 from configs.schema import config, setting
-from preprocessing.draws import sequence_keys
-from preprocessing.layouts.base import Cut, Frame, Layout, Spans, sequence_id
-from preprocessing.layouts.pairs import Pair, pair_cut, truncate
+from preprocessing.layouts.base import Cut, Layout, Material, sequence_id
+from preprocessing.layouts.pairs import Pair, cut_pairs
 from preprocessing.storage import InputError
 from preprocessing.tokens import TokenStore
 from preprocessing.vocabulary import Vocabulary
@@ -113,16 +112,7 @@ class DiscourseRelationConfig(Layout):
                 inner[_within(vocabulary, f"a, {marker} a", marker)] = relation
         return MarkedPairs(_by_first_id(leading), _by_first_id(inner), self.min_tokens)
 
-    def cut(
-        self,
-        store: TokenStore,
-        documents: range,
-        length: int,
-        frame: Frame,
-        *,
-        seed: int,
-        copy: int,
-    ) -> Cut:
+    def cut(self, material: Material) -> Cut:
         """Only what :meth:`bind` returns can cut."""
         raise ValueError("bind the layout to a vocabulary first")
 
@@ -140,25 +130,12 @@ class MarkedPairs:
     inner: _Markers
     min_tokens: int
 
-    def cut(
-        self,
-        store: TokenStore,
-        documents: range,
-        length: int,
-        frame: Frame,
-        *,
-        seed: int,
-        copy: int,
-    ) -> Cut:
+    def cut(self, material: Material) -> Cut:
         """Pairs of at most ``length`` tokens, specials included."""
-        most = length - frame.around(2)
-        pairs = [pair for document in documents for pair in self._mine(store, document)]
-        table = np.array(pairs, dtype=np.int64).reshape(-1, len(Pair._fields))
-        ids = table[:, 0].astype(np.uint64)
-        first = Spans(table[:, 1], table[:, 2], table[:, 3])
-        second = Spans(table[:, 4], table[:, 5], table[:, 6])
-        first, second = truncate(first, second, most, sequence_keys(seed, "discourse", copy, ids))
-        return pair_cut(ids, first, second, table[:, 7], frame)
+        pairs = [
+            pair for document in material.documents for pair in self._mine(material.store, document)
+        ]
+        return cut_pairs(pairs, material, "discourse")
 
     def _mine(self, store: TokenStore, document: int) -> Iterator[Pair]:
         own = store.ids(document)

@@ -15,9 +15,8 @@ from __future__ import annotations
 from typing import Literal
 
 from configs.schema import config
-from preprocessing.layouts.base import Cut, Frame, Layout
+from preprocessing.layouts.base import Cut, Layout, Material
 from preprocessing.layouts.full_sentences import gather_sentences
-from preprocessing.tokens import TokenStore
 
 
 @config
@@ -26,15 +25,6 @@ class DocSentencesConfig(Layout):
 
     kind: Literal["doc_sentences"]
 
-    def cut(
-        self,
-        store: TokenStore,
-        documents: range,
-        length: int,
-        frame: Frame,
-        *,
-        seed: int,
-        copy: int,
-    ) -> Cut:
+    def cut(self, material: Material) -> Cut:
         """As many whole sentences as ``length`` tokens hold, specials included."""
-        return gather_sentences(store, documents, length, frame, crossing=False)
+        return gather_sentences(material, crossing=False)

@@ -20,8 +20,7 @@ import numpy as np
 
 from configs.schema import config
 from preprocessing.corruption.base import UNLABELLED
-from preprocessing.layouts.base import Cut, Frame, Layout, Spans, numbered
-from preprocessing.tokens import TokenStore
+from preprocessing.layouts.base import Cut, Layout, Material, Spans, numbered
 
 
 @config
@@ -30,33 +29,23 @@ class FullSentencesConfig(Layout):
 
     kind: Literal["full_sentences"]
 
-    def cut(
-        self,
-        store: TokenStore,
-        documents: range,
-        length: int,
-        frame: Frame,
-        *,
-        seed: int,
-        copy: int,
-    ) -> Cut:
+    def cut(self, material: Material) -> Cut:
         """As many whole sentences as ``length`` tokens hold, specials included."""
-        return gather_sentences(store, documents, length, frame, crossing=True)
+        return gather_sentences(material, crossing=True)
 
 
-def gather_sentences(
-    store: TokenStore, documents: range, length: int, frame: Frame, *, crossing: bool
-) -> Cut:
+def gather_sentences(material: Material, *, crossing: bool) -> Cut:
     """Sequences of contiguous sentences; ``crossing`` lets them go on in the next document."""
-    room = length - frame.before - frame.behind
+    frame = material.frame
+    room = material.length - frame.before - frame.behind
     pieces: list[tuple[int, int, int]] = []
     offsets = [0]
     free = 0  # tokens that the sequence at hand has room for; a new one begins where none is open
-    for document in documents:
+    for document in material.documents:
         if not crossing:
             free = 0
         begin = 0
-        for end in _parts(store.sentence_lengths(document), room - frame.after_each):
+        for end in _parts(material.store.sentence_lengths(document), room - frame.after_each):
             size = end - begin
             going_on = free > 0 and pieces[-1][0] == document
             cost = size if going_on else size + frame.after_each

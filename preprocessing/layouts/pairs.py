@@ -14,7 +14,7 @@ they are equal), at either end with probability 0.5.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Literal, NamedTuple
 
 import numpy as np
@@ -22,8 +22,8 @@ import pydantic
 from numpy.typing import NDArray
 
 from configs.schema import config
-from preprocessing.draws import bits, integers, sequence_keys, uniform
-from preprocessing.layouts.base import Cut, Frame, Layout, Spans, sequence_id
+from preprocessing.draws import bits, integers, uniform
+from preprocessing.layouts.base import Cut, Frame, Layout, Material, Spans, sequence_id
 from preprocessing.tokens import TokenStore
 
 Probability = Annotated[float, pydantic.Field(ge=0.0, le=1.0)]
@@ -46,29 +46,14 @@ class PairsConfig(Layout):
         """0 where the second segment follows the first, 1 where it comes from elsewhere."""
         return "next_sentence"
 
-    def cut(
-        self,
-        store: TokenStore,
-        documents: range,
-        length: int,
-        frame: Frame,
-        *,
-        seed: int,
-        copy: int,
-    ) -> Cut:
+    def cut(self, material: Material) -> Cut:
         """Pairs of at most ``length`` tokens, specials included."""
-        most = length - frame.around(2)
         pairs = [
             pair
-            for document in documents
-            for pair in _pairs_of_document(self, store, document, most, seed, copy)
+            for document in material.documents
+            for pair in _pairs_of_document(self, material, document)
         ]
-        table = np.array(pairs, dtype=np.int64).reshape(-1, len(Pair._fields))
-        ids = table[:, 0].astype(np.uint64)
-        first = Spans(table[:, 1], table[:, 2], table[:, 3])
-        second = Spans(table[:, 4], table[:, 5], table[:, 6])
-        first, second = truncate(first, second, most, sequence_keys(seed, "pairs", copy, ids))
-        return pair_cut(ids, first, second, table[:, 7], frame)
+        return cut_pairs(pairs, material, "pairs")
 
 
 class Pair(NamedTuple):
@@ -82,6 +67,16 @@ class Pair(NamedTuple):
     second_start: int
     second_stop: int
     label: int
+
+
+def cut_pairs(pairs: Sequence[Pair], material: Material, purpose: str) -> Cut:
+    """Pairs as sequences that fit a row, truncated by draws for a purpose where too long."""
+    table = np.array(pairs, dtype=np.int64).reshape(-1, len(Pair._fields))
+    ids = table[:, 0].astype(np.uint64)
+    first = Spans(table[:, 1], table[:, 2], table[:, 3])
+    second = Spans(table[:, 4], table[:, 5], table[:, 6])
+    first, second = truncate(first, second, material.room(2), material.keys(purpose, ids))
+    return pair_cut(ids, first, second, table[:, 7], material.frame)
 
 
 def pair_cut(
@@ -107,27 +102,25 @@ def pair_cut(
     )
 
 
-def target_length(
-    document: int, most: int, short_probability: float, purpose: str, *, seed: int, copy: int
-) -> int:
+def target_length(material: Material, document: int, short_probability: float, purpose: str) -> int:
     """Up to how many tokens sentences of a document are gathered: as many as fit, or few."""
-    key = sequence_keys(seed, f"{purpose} of document", copy, np.array([document]))
+    most = material.room(2)
+    key = material.keys(f"{purpose} of document", np.array([document]))
     if uniform(key, 0, _SHORT)[0] < short_probability and most > 2:
         return 2 + int(integers(key, 0, _TARGET, most - 1)[0])
     return most
 
 
-def _pairs_of_document(
-    config: PairsConfig, store: TokenStore, document: int, most: int, seed: int, copy: int
-) -> Iterator[Pair]:
+def _pairs_of_document(config: PairsConfig, material: Material, document: int) -> Iterator[Pair]:
+    store = material.store
     lengths = store.sentence_lengths(document).tolist()
     num_sentences = len(lengths)
     # A chunk uses up at least one sentence, so there are at most as many chunks as sentences.
     ids = np.uint64(sequence_id(document, 0)) + np.arange(num_sentences, dtype=np.uint64)
     sequence_id(document, max(0, num_sentences - 1))
-    keys = sequence_keys(seed, "pairs", copy, ids)
+    keys = material.keys("pairs", ids)
     split_draw, random_draw = uniform(keys, 0, _SPLIT), uniform(keys, 0, _IS_RANDOM)
-    target = target_length(document, most, config.short_probability, "pairs", seed=seed, copy=copy)
+    target = target_length(material, document, config.short_probability, "pairs")
 
     bounds = [0]
     for sentence_length in lengths:

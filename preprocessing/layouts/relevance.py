@@ -27,9 +27,9 @@ import numpy as np
 import pydantic
 
 from configs.schema import config
-from preprocessing.draws import integers, sequence_keys, uniform
-from preprocessing.layouts.base import Cut, Frame, Layout, Spans, sequence_id
-from preprocessing.layouts.pairs import Pair, pair_cut, truncate
+from preprocessing.draws import integers, uniform
+from preprocessing.layouts.base import Cut, Layout, Material, sequence_id
+from preprocessing.layouts.pairs import Pair, cut_pairs
 from preprocessing.storage import InputError
 from preprocessing.tokens import TokenStore
 from preprocessing.vocabulary import Vocabulary
@@ -72,16 +72,7 @@ class RelevanceConfig(Layout):
             )
         return Triples(labels, frozenset(ends), self.random_probability)
 
-    def cut(
-        self,
-        store: TokenStore,
-        documents: range,
-        length: int,
-        frame: Frame,
-        *,
-        seed: int,
-        copy: int,
-    ) -> Cut:
+    def cut(self, material: Material) -> Cut:
         """Only what :meth:`bind` returns can cut."""
         raise ValueError("bind the layout to a vocabulary first")
 
@@ -99,40 +90,29 @@ class Triples:
     line_ends: frozenset[int]
     random_probability: float
 
-    def cut(
-        self,
-        store: TokenStore,
-        documents: range,
-        length: int,
-        frame: Frame,
-        *,
-        seed: int,
-        copy: int,
-    ) -> Cut:
+    def cut(self, material: Material) -> Cut:
         """One pair a document, of at most ``length`` tokens, specials included.
 
         Raises:
             InputError: a document is no triple.
         """
-        ids = np.array([sequence_id(document, 0) for document in documents], dtype=np.uint64)
-        keys = sequence_keys(seed, "relevance", copy, ids)
-        others = store.num_documents - 1
+        ids = np.array(
+            [sequence_id(document, 0) for document in material.documents], dtype=np.uint64
+        )
+        keys = material.keys("relevance", ids)
+        others = material.store.num_documents - 1
         is_random = (uniform(keys, 0, _IS_RANDOM) < self.random_probability) & (others > 0)
         partners = integers(keys, 0, _PARTNER, others)
         pairs = []
-        for index, document in enumerate(documents):
-            query_stop, label, title_start, title_stop = self._parts(store, document)
+        for index, document in enumerate(material.documents):
+            query_stop, label, title_start, title_stop = self._parts(material.store, document)
             title = (document, title_start, title_stop)
             if is_random[index]:
                 partner = int(partners[index])
                 partner += partner >= document
-                label, title = RANDOM, (partner, *self._parts(store, partner)[2:])
+                label, title = RANDOM, (partner, *self._parts(material.store, partner)[2:])
             pairs.append(Pair(int(ids[index]), document, 0, query_stop, *title, label))
-        table = np.array(pairs, dtype=np.int64).reshape(-1, len(Pair._fields))
-        first = Spans(table[:, 1], table[:, 2], table[:, 3])
-        second = Spans(table[:, 4], table[:, 5], table[:, 6])
-        first, second = truncate(first, second, length - frame.around(2), keys)
-        return pair_cut(ids, first, second, table[:, 7], frame)
+        return cut_pairs(pairs, material, "relevance")
 
     def _parts(self, store: TokenStore, document: int) -> tuple[int, int, int, int]:
         """Where the query stops, the label, and where the title starts and stops."""

@@ -25,10 +25,9 @@ from typing import Literal
 import numpy as np
 
 from configs.schema import config
-from preprocessing.draws import sequence_keys, uniform
-from preprocessing.layouts.base import Cut, Frame, Layout, Spans, sequence_id
-from preprocessing.layouts.pairs import Pair, pair_cut, random_partner, truncate
-from preprocessing.tokens import TokenStore
+from preprocessing.draws import uniform
+from preprocessing.layouts.base import Cut, Layout, Material, sequence_id
+from preprocessing.layouts.pairs import Pair, cut_pairs, random_partner
 
 ADJACENT, APART, ELSEWHERE = 0, 1, 2
 _CLASS, _SPLIT, _START = 6, 7, 8  # those below are taken by random partners and by truncation
@@ -44,40 +43,24 @@ class SentenceDistanceConfig(Layout):
         """0 adjacent, 1 in one document, 2 in two."""
         return "sentence_distance"
 
-    def cut(
-        self,
-        store: TokenStore,
-        documents: range,
-        length: int,
-        frame: Frame,
-        *,
-        seed: int,
-        copy: int,
-    ) -> Cut:
+    def cut(self, material: Material) -> Cut:
         """Pairs of at most ``length`` tokens, specials included."""
-        most = length - frame.around(2)
         pairs = [
             pair
-            for document in documents
-            for pair in _pairs_of_document(store, document, most, seed, copy)
+            for document in material.documents
+            for pair in _pairs_of_document(material, document)
         ]
-        table = np.array(pairs, dtype=np.int64).reshape(-1, len(Pair._fields))
-        ids = table[:, 0].astype(np.uint64)
-        first = Spans(table[:, 1], table[:, 2], table[:, 3])
-        second = Spans(table[:, 4], table[:, 5], table[:, 6])
-        first, second = truncate(first, second, most, sequence_keys(seed, "distance", copy, ids))
-        return pair_cut(ids, first, second, table[:, 7], frame)
+        return cut_pairs(pairs, material, "distance")
 
 
-def _pairs_of_document(
-    store: TokenStore, document: int, most: int, seed: int, copy: int
-) -> Iterator[Pair]:
+def _pairs_of_document(material: Material, document: int) -> Iterator[Pair]:
+    store, most = material.store, material.room(2)
     bounds = [0, *np.cumsum(store.sentence_lengths(document)).tolist()]
     num_sentences = len(bounds) - 1
     # A chunk uses up at least one sentence, so there are at most as many chunks as sentences.
     ids = np.uint64(sequence_id(document, 0)) + np.arange(num_sentences, dtype=np.uint64)
     sequence_id(document, max(0, num_sentences - 1))
-    keys = sequence_keys(seed, "distance", copy, ids)
+    keys = material.keys("distance", ids)
     class_draw, split_draw, start_draw = (
         uniform(keys, 0, draw) for draw in (_CLASS, _SPLIT, _START)
     )

@@ -22,10 +22,9 @@ import numpy as np
 import pydantic
 
 from configs.schema import config
-from preprocessing.draws import integers, sequence_keys, uniform
-from preprocessing.layouts.base import Cut, Frame, Layout, Spans, sequence_id
+from preprocessing.draws import integers, uniform
+from preprocessing.layouts.base import Cut, Layout, Material, Spans, sequence_id
 from preprocessing.layouts.pairs import pair_cut, target_length, truncate
-from preprocessing.tokens import TokenStore
 
 Probability = Annotated[float, pydantic.Field(ge=0.0, le=1.0)]
 
@@ -45,27 +44,17 @@ class SentenceOrderConfig(Layout):
         """0 where the segments stand in the order of the text, 1 where they are swapped."""
         return "sentence_order"
 
-    def cut(
-        self,
-        store: TokenStore,
-        documents: range,
-        length: int,
-        frame: Frame,
-        *,
-        seed: int,
-        copy: int,
-    ) -> Cut:
+    def cut(self, material: Material) -> Cut:
         """Pairs of at most ``length`` tokens, specials included."""
-        most = length - frame.around(2)
         rows = []
-        for document in documents:
-            target = target_length(
-                document, most, self.short_probability, "sentence_order", seed=seed, copy=copy
-            )
-            for index, bounds in enumerate(_chunks(store.sentence_lengths(document), target)):
+        for document in material.documents:
+            target = target_length(material, document, self.short_probability, "sentence_order")
+            for index, bounds in enumerate(
+                _chunks(material.store.sentence_lengths(document), target)
+            ):
                 rows.append((sequence_id(document, index), document, bounds))
         ids = np.array([one for one, *_ in rows], dtype=np.uint64)
-        keys = sequence_keys(seed, "sentence_order", copy, ids)
+        keys = material.keys("sentence_order", ids)
         sizes = np.array([len(bounds) - 1 for *_, bounds in rows], dtype=np.int64)
         splits = 1 + integers(keys, 0, _SPLIT, sizes - 1)
         swapped = uniform(keys, 0, _IS_SWAPPED) < self.swap_probability
@@ -79,9 +68,9 @@ class SentenceOrderConfig(Layout):
         owners, begins, middles, ends = table.T
         first = Spans(owners, np.where(swapped, middles, begins), np.where(swapped, ends, middles))
         second = Spans(owners, np.where(swapped, begins, middles), np.where(swapped, middles, ends))
-        first, second = truncate(first, second, most, keys)
+        first, second = truncate(first, second, material.room(2), keys)
         labels = np.where(swapped, SWAPPED, IN_ORDER)
-        return pair_cut(ids, first, second, labels, frame)
+        return pair_cut(ids, first, second, labels, material.frame)
 
 
 def _chunks(lengths: np.ndarray, target: int) -> Iterator[list[int]]:

@@ -33,9 +33,8 @@ import pydantic
 from numpy.typing import NDArray
 
 from configs.schema import config
-from preprocessing.draws import bits, integers, sequence_keys
-from preprocessing.layouts.base import Cut, Frame, Layout, Spans, sequence_id
-from preprocessing.tokens import TokenStore
+from preprocessing.draws import bits, integers
+from preprocessing.layouts.base import Cut, Layout, Material, Spans, sequence_id
 
 _SEGMENTS, _ORDER, _BORDERS = 0, 1, 2
 
@@ -60,24 +59,17 @@ class SentenceReorderingConfig(Layout):
         """The class of the order in which the segments are shown."""
         return "sentence_reordering"
 
-    def cut(
-        self,
-        store: TokenStore,
-        documents: range,
-        length: int,
-        frame: Frame,
-        *,
-        seed: int,
-        copy: int,
-    ) -> Cut:
+    def cut(self, material: Material) -> Cut:
         """Paragraphs of at most ``length`` tokens, the specials of m segments included."""
-        most = length - frame.around(self.max_segments)
+        most = material.room(self.max_segments)
         ids, labels, counts = [], [], []
         pieces: list[tuple[int, int, int]] = []
-        for document in documents:
-            for index, borders in enumerate(paragraphs(store.sentence_lengths(document), most)):
+        for document in material.documents:
+            for index, borders in enumerate(
+                paragraphs(material.store.sentence_lengths(document), most)
+            ):
                 ids.append(sequence_id(document, index))
-                key = sequence_keys(seed, "reordering", copy, np.array(ids[-1:]))
+                key = material.keys("reordering", np.array(ids[-1:]))
                 segments, label = self.shuffled(borders, key)
                 labels.append(label)
                 counts.append(len(segments))
@@ -89,7 +81,7 @@ class SentenceReorderingConfig(Layout):
             offsets=np.concatenate([[0], np.cumsum(counts, dtype=np.int64)]),
             first_pieces=np.ones(len(ids), dtype=np.int64),
             labels=np.array(labels, dtype=np.int64),
-            frame=frame,
+            frame=material.frame,
         )
 
     def shuffled(

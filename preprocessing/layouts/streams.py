@@ -22,7 +22,7 @@ import numpy as np
 
 from configs.schema import config
 from preprocessing.corruption.base import UNLABELLED
-from preprocessing.layouts.base import Cut, Frame, Layout, Spans, numbered
+from preprocessing.layouts.base import Cut, Layout, Material, Spans, numbered
 from preprocessing.storage import InputError
 from preprocessing.tokens import TokenStore
 
@@ -42,27 +42,18 @@ class StreamsConfig(Layout):
         """Each window goes on where the one before it ends."""
         return True
 
-    def cut(
-        self,
-        store: TokenStore,
-        documents: range,
-        length: int,
-        frame: Frame,
-        *,
-        seed: int,
-        copy: int,
-    ) -> Cut:
+    def cut(self, material: Material) -> Cut:
         """Windows of exactly ``length`` tokens.
 
         Raises:
             InputError: the frame has more than a separator.
         """
-        if frame.before or frame.behind:
+        if material.frame.before or material.frame.behind:
             raise InputError("layout 'streams': windows have no frame; use frame 'sep' or 'none'")
-        units = _units(store, documents, self.unit)
-        begins = np.concatenate([[0], np.cumsum(units.lengths + frame.after_each)])
-        windows, left_out = divmod(int(begins[-1]), length)
-        bounds = length * np.arange(windows + 1)
+        units = _units(material.store, material.documents, self.unit)
+        begins = np.concatenate([[0], np.cumsum(units.lengths + material.frame.after_each)])
+        windows, left_out = divmod(int(begins[-1]), material.length)
+        bounds = material.length * np.arange(windows + 1)
         cuts = np.unique(np.concatenate([begins[begins < bounds[-1]], bounds]))
         unit = np.searchsorted(begins, cuts[:-1], side="right") - 1
         within = cuts[:-1] - begins[unit]
@@ -79,7 +70,7 @@ class StreamsConfig(Layout):
             offsets=offsets,
             first_pieces=np.diff(offsets),
             labels=np.full(windows, UNLABELLED, dtype=np.int64),
-            frame=frame,
+            frame=material.frame,
             closed=cuts[1:] == begins[unit + 1],
             left_out=left_out,
         )

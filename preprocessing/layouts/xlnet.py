@@ -42,8 +42,8 @@ from numpy.typing import NDArray
 
 from configs.schema import config
 from preprocessing.corruption.base import UNLABELLED
-from preprocessing.draws import UInt64, integers, sequence_keys, uniform
-from preprocessing.layouts.base import Cut, Frame, Layout, Spans, sequence_id
+from preprocessing.draws import UInt64, integers, uniform
+from preprocessing.layouts.base import Cut, Frame, Layout, Material, Spans, sequence_id
 from preprocessing.layouts.pairs import excess
 from preprocessing.storage import InputError
 from preprocessing.tokens import TokenStore
@@ -71,41 +71,32 @@ class XLNetConfig(Layout):
         """Each row goes on behind the reused text of the one before it."""
         return True
 
-    def cut(
-        self,
-        store: TokenStore,
-        documents: range,
-        length: int,
-        frame: Frame,
-        *,
-        seed: int,
-        copy: int,
-    ) -> Cut:
+    def cut(self, material: Material) -> Cut:
         """Sequences of exactly ``length`` tokens, specials included.
 
         Raises:
             InputError: the frame has no separator, or a row has no room for two segments.
         """
-        if not frame.after_each:
+        if not material.frame.after_each:
             raise InputError("layout 'xlnet': its segments need separators; use frame 'sep_cls'")
-        text = _Text.of(store, documents)
-        rows = [self._rows(text, length, frame, seed, copy, backward=False)]
+        text = _Text.of(material.store, material.documents)
+        rows = [self._rows(text, material, backward=False)]
         if self.bidirectional:
-            rows.append(self._rows(text, length, frame, seed, copy, backward=True))
-        return _cut(text, rows, frame)
+            rows.append(self._rows(text, material, backward=True))
+        return _cut(text, rows, material.frame)
 
-    def _rows(
-        self, text: _Text, length: int, frame: Frame, seed: int, copy: int, *, backward: bool
-    ) -> _Rows:
+    def _rows(self, text: _Text, material: Material, *, backward: bool) -> _Rows:
         """The rows of a text in one direction; all places are counted in that direction."""
-        reused = length // 2
-        most = length - reused - frame.around(2)
+        reused = material.length // 2
+        most = material.room(2) - reused
         if most < 2:
-            raise InputError(f"layout 'xlnet': no room for two segments in {length} tokens")
+            raise InputError(
+                f"layout 'xlnet': no room for two segments in {material.length} tokens"
+            )
         count = max(0, (text.size - most) // reused)
         begins = reused * np.arange(1, count + 1)  # of A
         ids = text.ids(begins - reused, backward=backward)
-        keys = sequence_keys(seed, "xlnet", copy, ids)
+        keys = material.keys("xlnet", ids)
 
         bounds = text.backward_bounds if backward else text.bounds
         low = np.searchsorted(bounds, begins, side="right")

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from preprocessing.draws import bits, integers, sequence_keys, uniform
 from preprocessing.layouts import BlocksConfig, PairsConfig
-from preprocessing.layouts.base import FRAMES, Cut, Spans, sequence_id
+from preprocessing.layouts.base import FRAMES, Cut, Material, Spans, sequence_id
 from preprocessing.rows import RowSet
 from preprocessing.storage import InputError
 
@@ -22,7 +22,7 @@ Instance = tuple[int, list[int], list[int], int]
 def cut_pairs(
     config: PairsConfig, store: ListStore, documents: range, length: int, *, seed: int, copy: int
 ) -> Cut:
-    return config.cut(store, documents, length, FRAMES["cls_sep"], seed=seed, copy=copy)
+    return config.cut(Material(store, documents, length, FRAMES["cls_sep"], seed=seed, copy=copy))
 
 
 def pieces(cut: Cut, which: int) -> Spans:
@@ -298,7 +298,7 @@ def test_document_with_too_many_sentences_says_what_to_check() -> None:
 def test_blocks_hold_every_token_once(shape: list[list[int]], length: int) -> None:
     store = ListStore(numbered(shape))
     blocks = BlocksConfig(kind="blocks")
-    cut = blocks.cut(store, range(len(shape)), length, FRAMES["cls_sep"], seed=1, copy=0)
+    cut = blocks.cut(Material(store, range(len(shape)), length, FRAMES["cls_sep"], seed=1, copy=0))
     tokens = [
         token
         for document, start, stop in zip(*vars(cut.pieces).values(), strict=True)
@@ -314,7 +314,7 @@ def test_blocks_hold_every_token_once(shape: list[list[int]], length: int) -> No
 
 def test_worked_example_of_blocks() -> None:
     blocks, store = BlocksConfig(kind="blocks"), ListStore(numbered([[10]]))
-    cut = blocks.cut(store, range(1), 6, FRAMES["cls_sep"], seed=1, copy=0)
+    cut = blocks.cut(Material(store, range(1), 6, FRAMES["cls_sep"], seed=1, copy=0))
     spans = list(zip(cut.pieces.starts.tolist(), cut.pieces.stops.tolist(), strict=True))
     assert spans == [(0, 4), (4, 8), (8, 10)]
     assert cut.lengths.tolist() == [6, 6, 4]

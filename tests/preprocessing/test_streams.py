@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from preprocessing.building import gather_rows
 from preprocessing.corruption import SpecialIds
 from preprocessing.layouts import StreamsConfig
-from preprocessing.layouts.base import FRAMES, Cut
+from preprocessing.layouts.base import FRAMES, Cut, Material
 from preprocessing.order import StreamOrder
 from preprocessing.rows import RowSet
 from preprocessing.storage import InputError
@@ -30,7 +30,7 @@ DOCUMENTS = st.lists(
 def cut_streams(store: ListStore, length: int, unit: str = "document", frame: str = "sep") -> Cut:
     config = StreamsConfig(kind="streams", unit=unit)
     documents = range(store.num_documents)
-    return config.cut(store, documents, length, FRAMES[frame], seed=0, copy=0)
+    return config.cut(Material(store, documents, length, FRAMES[frame], seed=0, copy=0))
 
 
 def windows(store: ListStore, cut: Cut) -> list[list[int]]:

@@ -6,7 +6,7 @@ import pytest
 from corpora import make_text, prepare_config, run_stages, write_documents
 
 from preprocessing.layouts import DiscourseRelationConfig
-from preprocessing.layouts.base import FRAMES
+from preprocessing.layouts.base import FRAMES, Material
 from preprocessing.layouts.discourse_relation import ENGLISH
 from preprocessing.rows import RowSet
 from preprocessing.storage import InputError
@@ -85,7 +85,7 @@ def test_clauses_are_mined_in_any_vocabulary(tokenizer: dict[str, Any], tmp_path
             continue
         expected = remaining.pop(given)
         made = cutter.cut(
-            store, range(document, document + 1), 512, FRAMES["cls_sep"], seed=1, copy=0
+            Material(store, range(document, document + 1), 512, FRAMES["cls_sep"], seed=1, copy=0)
         )
         if expected is None and not short_words and given in UNCERTAIN:
             continue
@@ -142,7 +142,7 @@ def test_a_marker_that_the_vocabulary_cannot_spell_is_named(tmp_path: Path) -> N
         config.bind(vocabulary)
     frame = FRAMES["none"]
     with pytest.raises(ValueError, match="bind the layout"):
-        config.cut(None, range(0), 32, frame, seed=1, copy=0)  # type: ignore[arg-type]
+        config.cut(Material(None, range(0), 32, frame, seed=1, copy=0))  # type: ignore[arg-type]
 
 
 def test_rows_have_relations_and_no_marker(tmp_path: Path) -> None:

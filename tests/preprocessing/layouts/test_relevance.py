@@ -10,7 +10,7 @@ from corpora import make_text, prepare_config, run_stages, shard_rows, write_doc
 from preprocessing.inspection.outputs import named
 from preprocessing.inspection.statistics import gather
 from preprocessing.layouts import RelevanceConfig
-from preprocessing.layouts.base import FRAMES, Cut
+from preprocessing.layouts.base import FRAMES, Cut, Material
 from preprocessing.layouts.relevance import RANDOM
 from preprocessing.rows import RowSet
 from preprocessing.settings import Preparation
@@ -52,7 +52,7 @@ def cut(config: RelevanceConfig, preparation: Preparation, copy: int = 0) -> tup
     frame = FRAMES["cls_sep"]
     bound = config.bind(vocabulary)
     documents = range(store.num_documents)
-    return bound.cut(store, documents, 512, frame, seed=1, copy=copy), store
+    return bound.cut(Material(store, documents, 512, frame, seed=1, copy=copy)), store
 
 
 @pytest.mark.parametrize("form", ["jsonl", "tsv"])

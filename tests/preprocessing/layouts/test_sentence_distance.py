@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from preprocessing.layouts import SentenceDistanceConfig
-from preprocessing.layouts.base import FRAMES, Cut
+from preprocessing.layouts.base import FRAMES, Cut, Material
 from preprocessing.layouts.sentence_distance import ADJACENT, APART, ELSEWHERE
 
 DISTANCE = SentenceDistanceConfig(kind="sentence_distance")
@@ -17,7 +17,9 @@ def cut(documents: list[list[int]], length: int, wanted: range | None = None, **
     """Pairs from documents given by the lengths of their sentences."""
     store: Any = ListStore([[[1] * length for length in lengths] for lengths in documents])
     own = range(len(documents)) if wanted is None else wanted
-    return DISTANCE.cut(store, own, length, FRAMES["cls_sep"], **{"seed": 1, "copy": 0} | keys)
+    return DISTANCE.cut(
+        Material(store, own, length, FRAMES["cls_sep"], **{"seed": 1, "copy": 0} | keys)
+    )
 
 
 def pairs(cut: Cut) -> list[tuple[int, tuple[int, int, int], tuple[int, int, int]]]:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from preprocessing.draws import bits, integers, sequence_keys, uniform
 from preprocessing.layouts import DocSentencesConfig, FullSentencesConfig, SentenceOrderConfig
-from preprocessing.layouts.base import FRAMES, Cut, FrameName
+from preprocessing.layouts.base import FRAMES, Cut, FrameName, Material
 from preprocessing.rows import RowSet
 
 FULL = FullSentencesConfig(kind="full_sentences")
@@ -38,7 +38,7 @@ def cut_of(
     config, documents: Documents, length: int, frame: FrameName = "cls_sep", *, seed=1, copy=0
 ) -> Cut:
     store, own = ListStore(documents), range(len(documents))
-    return config.cut(store, own, length, FRAMES[frame], seed=seed, copy=copy)
+    return config.cut(Material(store, own, length, FRAMES[frame], seed=seed, copy=copy))
 
 
 def pieces_of(documents: Documents, cut: Cut) -> list[list[list[int]]]:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from preprocessing.layouts import LayoutConfig, SentenceReorderingConfig
-from preprocessing.layouts.base import FRAMES, Cut
+from preprocessing.layouts.base import FRAMES, Cut, Material
 from preprocessing.layouts.sentence_reordering import first_class, order_of, paragraphs
 from preprocessing.rows import RowSet
 
@@ -29,7 +29,9 @@ def store(documents: list[list[int]]) -> ListStore:
 def cut(config: SentenceReorderingConfig, documents: list[list[int]], length: int, **keys) -> Cut:
     frame = FRAMES["cls_sep"]
     return config.cut(
-        store(documents), range(len(documents)), length, frame, **{"seed": 1, "copy": 0} | keys
+        Material(
+            store(documents), range(len(documents)), length, frame, **{"seed": 1, "copy": 0} | keys
+        )
     )
 
 
@@ -121,7 +123,7 @@ def test_classes_have_the_shares_of_uniform_segments_and_orders() -> None:
 def test_a_document_is_shuffled_alike_in_any_company_and_anew_in_each_copy() -> None:
     documents = [[2, 3, 4, 2], [5, 1, 1], [3, 3, 3, 3, 3]]
     whole, alone = (
-        M3.cut(store(documents), part, 16, FRAMES["cls_sep"], seed=1, copy=0)
+        M3.cut(Material(store(documents), part, 16, FRAMES["cls_sep"], seed=1, copy=0))
         for part in (range(3), range(1, 2))
     )
     index = whole.ids.tolist().index(int(alone.ids[0]))

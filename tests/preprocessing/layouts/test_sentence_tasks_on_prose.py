@@ -15,7 +15,7 @@ from preprocessing.layouts import (
     SentenceDistanceConfig,
     SentenceReorderingConfig,
 )
-from preprocessing.layouts.base import FRAMES
+from preprocessing.layouts.base import FRAMES, Material
 from preprocessing.layouts.sentence_reordering import first_class
 from preprocessing.marks import CAPITAL, RECURS
 from preprocessing.tokens import TokenStore
@@ -54,7 +54,7 @@ def test_reordering_loses_no_token_and_shuffles_uniformly(novels: Any, length: i
     vocabulary, store = novels
     layout = SentenceReorderingConfig(kind="sentence_reordering")
     documents = range(store.num_documents)
-    made = layout.cut(store, documents, length, FRAMES["cls_sep"], seed=1, copy=0)
+    made = layout.cut(Material(store, documents, length, FRAMES["cls_sep"], seed=1, copy=0))
     total = sum(len(store.ids(document)) for document in documents)
     assert made.pieces.lengths.sum() == total > 1_000_000
     assert (made.lengths <= length).all()
@@ -85,7 +85,7 @@ def test_distances_are_equally_likely(novels: Any, length: int) -> None:
     _, store = novels
     layout = SentenceDistanceConfig(kind="sentence_distance")
     documents = range(store.num_documents)
-    made = layout.cut(store, documents, length, FRAMES["cls_sep"], seed=1, copy=0)
+    made = layout.cut(Material(store, documents, length, FRAMES["cls_sep"], seed=1, copy=0))
     assert made.pieces.lengths.sum() > 1_500_000
     assert (made.lengths <= length).all()
     shares = np.bincount(made.labels, minlength=3) / len(made.labels)
@@ -97,7 +97,7 @@ def test_mined_sentences_hold_no_marker_where_they_were_parted(novels: Any) -> N
     layout = DiscourseRelationConfig(kind="discourse_relation")
     cutter = layout.bind(vocabulary)
     documents = range(store.num_documents)
-    made = cutter.cut(store, documents, 512, FRAMES["cls_sep"], seed=1, copy=0)
+    made = cutter.cut(Material(store, documents, 512, FRAMES["cls_sep"], seed=1, copy=0))
     assert len(made.ids) > 4_000  # measured: 5,396
     assert set(made.labels.tolist()) == set(range(len(layout.relations)))
     for number in range(0, len(made.ids), 50):

@@ -16,7 +16,7 @@ from preprocessing.building import gather_rows
 from preprocessing.corruption import SpecialIds
 from preprocessing.draws import integers, sequence_keys, uniform
 from preprocessing.layouts import XLNetConfig
-from preprocessing.layouts.base import FRAMES
+from preprocessing.layouts.base import FRAMES, Material
 from preprocessing.marks import WORD
 from preprocessing.order import StreamOrder
 from preprocessing.rows import RowSet
@@ -61,12 +61,14 @@ def rows_of(
     """``(tokens, id, first length, backward)`` of every row."""
     store = MarkedStore(documents)
     cut = config.cut(
-        store,
-        range(len(documents)) if only is None else only,
-        length,
-        FRAMES["sep_cls"],
-        seed=seed,
-        copy=copy,
+        Material(
+            store,
+            range(len(documents)) if only is None else only,
+            length,
+            FRAMES["sep_cls"],
+            seed=seed,
+            copy=copy,
+        )
     )
     rows = gather_rows(store, cut, [[index] for index in range(len(cut.ids))], special, WORD)
     own = rows.sequences
@@ -252,7 +254,7 @@ def test_a_text_shorter_than_a_row_gives_none_and_a_row_too_short_says_so() -> N
     with pytest.raises(InputError, match="no room for two segments in 8 tokens"):
         rows_of(numbered([[50]]), 8)
     with pytest.raises(InputError, match="need separators; use frame 'sep_cls'"):
-        XLNET.cut(ListStore([]), range(0), 32, FRAMES["none"], seed=1, copy=0)
+        XLNET.cut(Material(ListStore([]), range(0), 32, FRAMES["none"], seed=1, copy=0))
 
 
 def test_rows_on_the_disk_go_on_in_order(tmp_path: Path) -> None:
@@ -302,7 +304,7 @@ def test_the_end_of_documents_is_recognised_by_its_usual_name() -> None:
 def test_words_are_not_sought_in_sequences_that_run_backward(tmp_path: Path) -> None:
     rows = {"length": 32, "frame": "sep_cls", "corruption": {"kind": "whole_word"}}
     backward = {"kind": "xlnet"}
-    with pytest.raises(ConfigError, match="layout.bidirectional=false"):
+    with pytest.raises(ConfigError, match=r"layout\.bidirectional=false"):
         prepare_config(tmp_path, examples={"rows": {**rows, "layout": backward}})
     forward = {"kind": "xlnet", "bidirectional": False}
     assert prepare_config(tmp_path, examples={"rows": {**rows, "layout": forward}})

@@ -255,6 +255,15 @@ def _problem(section: str, node: Node, kind: Any, error: Any) -> str:
             message = f"unknown key{_suggest(path.rsplit('.', 1)[-1], _keys(expected))}"
         case "missing" | "missing_argument" | "missing_keyword_only_argument":
             message = "this key is missing"
+        case "union_tag_invalid":
+            tag, tags = error["ctx"]["tag"], error["ctx"]["expected_tags"].replace("'", "")
+            path += f".{error['ctx']['discriminator'].strip(chr(39))}"
+            close = difflib.get_close_matches(tag, tags.split(", "), n=1, cutoff=0.5)
+            hint = f"; did you mean '{close[0]}'?" if close else ""
+            message = f"'{tag}' is none of: {tags}{hint}"
+        case "union_tag_not_found":
+            path += f".{error['ctx']['discriminator'].strip(chr(39))}"
+            message = "this key is missing: it says which kind the others are of"
         case _:
             given = json.dumps(error["input"], ensure_ascii=False, default=str)
             given = given if len(given) <= 60 else given[:57] + "..."

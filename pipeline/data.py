@@ -54,6 +54,7 @@ class RowSource:
         shape: of the arrays, where it is not the set's own.
         absent: targets by name that other rows have, and these have none of: an empty one each.
         bucket: the length of the set's shorter rows, where they are meant.
+        name: of the examples set.
     """
 
     directory: Path
@@ -68,6 +69,7 @@ class RowSource:
     shape: Shape | None = None
     absent: Mapping[str, TargetArrays] = field(default_factory=dict)
     bucket: int | None = None
+    name: str = ""
 
     @property
     def sets(self) -> tuple[RowSource, ...]:
@@ -147,6 +149,12 @@ class Data:
     digests: Mapping[str, str]
     manifests: Mapping[str, str]
     tokenizer: str
+
+    @property
+    def directories(self) -> tuple[Path, ...]:
+        """Where the examples sets are read from, each once."""
+        every = (one.directory for source in self.phases for one in source.sets)
+        return tuple(dict.fromkeys(every))
 
     def digests_like(self, recorded: Mapping[str, str]) -> dict[str, str | None]:
         """The digest of each phase in the form that a checkpoint recorded it in."""

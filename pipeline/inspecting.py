@@ -124,10 +124,7 @@ class _Rows:
 
     def __init__(self, preparation: Preparation, phase: int, run: Run) -> None:
         self._vocabulary = Vocabulary.load(preparation.tokenizer_directory)
-        self._origins = {
-            preparation.examples_directory(name): _Origins(preparation, name)
-            for name in run.phases[phase].sets
-        }
+        self._origins = {name: _Origins(preparation, name) for name in run.phases[phase].sets}
 
     def plain(self, arrays: Any, found: Found, row: int) -> Result:
         """One row of a micro-batch."""
@@ -135,7 +132,7 @@ class _Rows:
         copy = found.epoch % len(rows.num_rows)
         stored = rows.read(copy, np.array([row])).sequences
         told = plain_row(arrays, rows, stored, self._vocabulary)
-        origins = self._origins[source.directory]
+        origins = self._origins[source.name]
         for sequence in told["sequences"]:
             sequence["documents"] = origins.of(found.of, sequence["id"], copy)
         return {

@@ -20,7 +20,7 @@ from configs.schema import ConfigError, digest
 from pipeline.data import DIGEST_OF_ROWS, Data, MixedSource, RowSource, Source, TaskSource
 from pipeline.phases import PhaseConfig, TaskOrder, stretches
 from pipeline.settings import Run
-from preprocessing.arrangement import Shape, TargetArrays
+from preprocessing.arrangement import Arrays, Shape
 from preprocessing.block_cache import BlockCache
 from preprocessing.draws import purpose_key
 from preprocessing.order import Interleave, whole_shares
@@ -111,10 +111,10 @@ class _Set:
         shards = [[shard.rows, shard.checksum] for shard in (*self.shards, *kept)]
         return digest([facts, len(self.rows.num_rows), shards])
 
-    def empty_targets(self) -> dict[str, TargetArrays]:
-        """What its rows have targets for, with none of them."""
+    def no_rows(self) -> Arrays:
+        """A micro-batch of none of its rows: what arrays there are of them."""
         nothing = np.zeros(0, dtype=np.int64)
-        return dict(self.rows.arrays(self.source.corruption, nothing, epoch=0).targets)
+        return self.rows.arrays(self.source.corruption, nothing, epoch=0)
 
 
 def _open_set(run: Run, name: str, vocabulary: Vocabulary) -> _Set:
@@ -126,7 +126,7 @@ def _open_set(run: Run, name: str, vocabulary: Vocabulary) -> _Set:
             f"{vocabulary.directory / TOKENIZER_FILE}; run the examples stage again"
         )
     corruption = run.preparation.examples[name].corruption
-    source = RowSource(directory, _TRAIN, corruption, run.seed, None, cache=cache)
+    source = RowSource(directory, _TRAIN, corruption, run.seed, None, cache=cache, name=name)
     return _Set(name, directory, source, rows)
 
 
@@ -205,7 +205,7 @@ def _common_shape(sets: Mapping[str, _Set], where: str) -> Shape:
     """
     shapes = {name: own.rows.shape for name, own in sets.items()}
     traits = {
-        name: (shape.length, shape.decoder_length, shape.label, sorted(shape.max_targets))
+        name: (shape.length, shape.decoder_length, sorted(sets[name].no_rows().named()))
         for name, shape in shapes.items()
     }
     first, *others = traits
@@ -213,7 +213,7 @@ def _common_shape(sets: Mapping[str, _Set], where: str) -> Shape:
         if traits[name] != traits[first]:
             raise InputError(
                 f"{where}: rows of '{first}' and '{name}' do not go into one batch: length, "
-                f"decoder's length, label and targets are {traits[first]} and {traits[name]}"
+                f"decoder's length and arrays are {traits[first]} and {traits[name]}"
             )
     every = list(shapes.values())
     return replace(
@@ -235,7 +235,7 @@ def _tasks(
     tasks = [phase.tasks[name] for name in names]
     if len({own.rows.shape.decoder_length is None for own in sets.values()}) > 1:
         raise InputError(f"phases.{index}.tasks: either all of them feed a decoder, or none")
-    targets = {name: own.empty_targets() for name, own in sets.items()}
+    targets = {name: own.no_rows().targets for name, own in sets.items()}
     every = {name: like for own in targets.values() for name, like in own.items()}
     known = [objective.kind for objective in run.objectives]
     trained, problems = [], []

@@ -48,10 +48,10 @@ from pipeline.training.skips import SetBack, read_skips
 from pipeline.training.tracking import Tracker, environment, versions
 from preprocessing.draws import purpose_key
 from preprocessing.locks import exclusive
-from preprocessing.rows import RowSet
 from preprocessing.storage import (
     MANIFEST,
     InputError,
+    Manifest,
     verify_shards,
     write_json,
 )
@@ -97,7 +97,7 @@ def start_training(run: Run) -> dict[str, object]:
 
         engine = build_engine(run)
         check_streams(run, engine)
-        refuse(_verify(run, engine.rank, engine.world_size))
+        refuse(_verify(run, data, engine.rank, engine.world_size))
         if newest and state:
             restore(run, engine, newest, state)
         elif begun:
@@ -245,14 +245,13 @@ def _changes(run: Run, state: State, data: Data) -> list[str]:
     return check_resume(run, state, data.digests_like(state.data), data.tokenizer)
 
 
-def _verify(run: Run, rank: int, world_size: int) -> str | None:
+def _verify(run: Run, data: Data, rank: int, world_size: int) -> str | None:
     """Compare this rank's share of the shards with their checksums."""
     if not run.train.verify_data:
         return None
     try:
-        for name in dict.fromkeys(name for phase in run.phases for name in phase.sets):
-            directory = run.preparation.examples_directory(name)
-            shards = RowSet(directory, "train", seed=run.seed).manifest.shards
+        for directory in data.directories:
+            shards = Manifest.read(directory).shards
             verify_shards(directory, shards[rank::world_size])
     except InputError as error:
         return str(error)
@@ -291,8 +290,7 @@ def _track(
     for change in changes:
         tracker.event(first_step, "change", change=change)
     if state is None:
-        read = (one.directory for source in data.phases for one in source.sets)
-        for directory in dict.fromkeys(read):
+        for directory in data.directories:
             tracker.artifact(directory.name, "examples", directory / MANIFEST)
     return tracker
 

@@ -102,7 +102,8 @@ class Tracker:
             import wandb
 
             artifact = wandb.Artifact(name, type=kind)
-            artifact.add_file(str(path))
+            with artifact.new_file(path.name) as file:
+                file.write(path.read_text(encoding="utf-8"))  # it may lie far away
             self._wandb.log_artifact(artifact)
 
     def close(self) -> None:

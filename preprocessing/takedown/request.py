@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -26,6 +26,7 @@ from preprocessing.takedown import ledger, removal, renumbering
 from preprocessing.takedown.ledger import LEDGER, Entry
 from preprocessing.takedown.removal import Journal
 from preprocessing.takedown.search import Place, find_documents
+from preprocessing.tokens import digest_of_sources
 from preprocessing.vocabulary import Vocabulary
 
 JOURNAL = ".takedown-journal.json"
@@ -195,11 +196,22 @@ def _can_stay(corpus: Path, kind: str, manifest: Manifest, journal: Journal) -> 
             [corpus / "clean"], manifest.inputs["clean"], journal
         )
     if kind in _OF_TOKENS:
-        tokens = manifest.inputs["tokens"]
-        return tokens not in journal.thinned and _made_of(
-            _below(corpus / "tokens"), tokens, journal
-        )
+        return _tokens_stay(_below(corpus / "tokens"), manifest, journal)
     return True
+
+
+def _tokens_stay(directories: Sequence[Path], manifest: Manifest, journal: Journal) -> bool:
+    """Whether what some output was made of stands in one of the directories of tokens still."""
+    tokens = manifest.inputs["tokens"]
+    configuration = manifest.configuration
+    sources = configuration.get("examples", configuration).get("sources")
+    if sources is None:
+        return tokens not in journal.thinned and _made_of(directories, tokens, journal)
+    for directory in directories:
+        with contextlib.suppress(InputError):  # not of these sources, or not finished
+            if digest_of_sources(directory, tuple(sources)) == tokens:
+                return True
+    return False
 
 
 def _made_of(directories: Iterable[Path], digest: str, journal: Journal) -> bool:

@@ -96,11 +96,14 @@ def problems(folder: Path, text: str, *overrides: str, kind: Any = Drawing) -> l
         ),
         (
             "title: x\n  shapes: [{kind: squar, side: 1}]",
-            ["c.yaml:3: model.shapes.0: Input tag 'squar' found using 'kind' does not match"],
+            [
+                "c.yaml:3: model.shapes.0.kind: 'squar' is none of: square, circle; "
+                "did you mean 'square'?"
+            ],
         ),
         (
             "title: x\n  shapes: [{side: 1}]",
-            ["c.yaml:3: model.shapes.0: Unable to extract tag"],
+            ["c.yaml:3: model.shapes.0.kind: this key is missing: it says which kind"],
         ),
         (
             "title: x\n  by_name:\n    square: {kind: circle, radius: 1, colour: 3}",

@@ -158,7 +158,7 @@ def test_errors_of_all_sections_come_at_once_and_nothing_starts(
             "command line: phases.0.stps: unknown key; did you mean 'steps'?",
             'command line: train.log_every: Input should be a valid integer (given: "often")',
         } <= set(error.splitlines())
-        assert "examples.pairs.corruption.kind: Input should be 'masked'" in error
+        assert "examples.pairs.corruption.kind: 'shredded' is none of: bidirectional," in error
         assert not root.exists()
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from corpora import prepare_config, run_stages, shard_rows, tree, write_documents
+from corpora import EXAMPLES, prepare_config, run_stages, shard_rows, tree, write_documents
 from taking import assert_gone, assert_whole, down, row_of
 
 from preprocessing import records, storage
@@ -297,3 +297,33 @@ def test_line_ends_that_only_texts_know(tmp_path: Path, documents: list[str]) ->
     assert [one.status for one in run_stages(preparation, ["ingest", "clean"])] == (
         ["up to date"] * 2
     )
+
+
+@pytest.mark.parametrize("source", ["first", "second"])
+def test_examples_of_sources_that_lost_nothing_stay(
+    tmp_path: Path, documents: list[str], source: str
+) -> None:
+    texts = {"first": documents[:30], "second": documents[30:]}
+    for name, own in texts.items():
+        write_documents(tmp_path / f"{name}.txt", own)
+    corpus = prepare_config(
+        tmp_path,
+        corpus={
+            "inputs": [],
+            "sources": {name: {"inputs": [str(tmp_path / f"{name}.txt")]} for name in texts},
+            "shard_bytes": 2500,
+        },
+        examples={name: {**EXAMPLES["pairs"], "sources": [name]} for name in texts},
+    )
+    run_stages(corpus)
+    kept = corpus.examples_directory("second" if source == "first" else "first")
+    before = tree(kept)
+    done = down(corpus, document_id(texts[source][5]).hex())
+    assert done.removed == (corpus.examples_directory(source),)
+    assert {name: data for name, data in tree(kept).items() if name != MANIFEST} == {
+        name: data for name, data in before.items() if name != MANIFEST
+    }
+    assert_gone(corpus, texts[source][5])
+    statuses = {one.directory: one.status for one in run_stages(corpus)}
+    assert statuses.pop(corpus.examples_directory(source)) == "made"
+    assert set(statuses.values()) == {"up to date"}

@@ -97,7 +97,7 @@ def problems(folder: Path, text: str, *overrides: str, kind: Any = Drawing) -> l
         (
             "title: x\n  shapes: [{kind: squar, side: 1}]",
             [
-                "c.yaml:3: model.shapes.0.kind: 'squar' is none of: square, circle; "
+                "c.yaml:3: model.shapes.0.kind: 'squar' is none of: circle, square; "
                 "did you mean 'square'?"
             ],
         ),

@@ -80,9 +80,15 @@ def digest_of_sources(directory: Path, sources: Sources) -> str:
     """
     if sources is None:
         return manifest_digest(directory)
+    chosen_shards(directory, "train", sources)
+    return shards_digest(Manifest.read(directory), sources)
+
+
+def shards_digest(manifest: Manifest, sources: Sequence[str]) -> str:
+    """Of the shards of some sources, and of those that belong to none."""
     chosen = {
-        split: [shard.checksum for shard in chosen_shards(directory, split, sources)]
-        for split in Manifest.read(directory).splits
+        split: [one.checksum for one in manifest.of(split) if one.source in (None, *sources)]
+        for split in manifest.splits
     }
     return digest({split: checksums for split, checksums in chosen.items() if checksums})
 

@@ -69,20 +69,46 @@ class NgramsConfig(Masking):
         self, context: Context, sequences: Sequences, *, seed: int, epoch: int
     ) -> Corrupted:
         """Mask runs of words; tokens keep their places."""
-        from preprocessing.kernels.ngrams import choose_ngrams
-
         keys = sequences.keys(seed, self.kind, epoch)
-        chosen = np.zeros(len(sequences.tokens), dtype=np.uint8)
-        choose_ngrams(
-            sequences.tokens,
-            sequences.marks,
-            sequences.offsets,
-            sequences.first_lengths,
-            keys,
-            self.num_targets(sequences.lengths),
-            1.0,
-            run_weights(self.max_n, self.weights),
-            reserved(context.special),
-            chosen,
+        counts = self.num_targets(sequences.lengths)
+        chosen = choose_runs(
+            context, sequences, keys, counts, run_weights(self.max_n, self.weights)
         )
         return self.mask(context, sequences, keys, chosen)
+
+
+def choose_runs(
+    context: Context,
+    sequences: Sequences,
+    keys: NDArray[np.uint64],
+    counts: NDArray[np.int64],
+    weights: NDArray[np.float64],
+    *,
+    share: float = 1.0,
+) -> NDArray[np.uint8]:
+    """Choose runs of words until enough tokens are chosen.
+
+    Args:
+        counts: tokens to choose at most, ``[sequences]``.
+        weights: sums of the weights of runs of 1, 2, ... words (:func:`run_weights`).
+        share: of the words to choose at most.
+
+    Returns:
+        ``[tokens]``, not 0 where a token is chosen.
+    """
+    from preprocessing.kernels.ngrams import choose_ngrams
+
+    chosen = np.zeros(len(sequences.tokens), dtype=np.uint8)
+    choose_ngrams(
+        sequences.tokens,
+        sequences.marks,
+        sequences.offsets,
+        sequences.first_lengths,
+        keys,
+        counts,
+        share,
+        weights,
+        reserved(context.special),
+        chosen,
+    )
+    return chosen

@@ -29,8 +29,8 @@ from numpy.typing import NDArray
 
 from configs.schema import config
 from preprocessing.corruption.base import Context, Corrupted, Sequences, Targets
-from preprocessing.corruption.masking import Choosing, Probability, reserved
-from preprocessing.corruption.ngrams import Weights, run_weights
+from preprocessing.corruption.masking import Choosing, Probability
+from preprocessing.corruption.ngrams import Weights, choose_runs, run_weights
 from preprocessing.marks import WORD
 from preprocessing.tables.base import Table
 from preprocessing.tables.cooccurrence import CooccurringSimilar
@@ -78,23 +78,12 @@ class SimilarConfig(Choosing):
         self, context: Context, sequences: Sequences, *, seed: int, epoch: int
     ) -> Corrupted:
         """Replace words; tokens keep their places."""
-        from preprocessing.kernels.ngrams import choose_ngrams
         from preprocessing.kernels.similar import replace_words
 
         keys = sequences.keys(seed, self.kind, epoch)
-        chosen = np.zeros(len(sequences.tokens), dtype=np.uint8)
-        choose_ngrams(
-            sequences.tokens,
-            sequences.marks,
-            sequences.offsets,
-            sequences.first_lengths,
-            keys,
-            self.num_targets(sequences.lengths),
-            self.share,
-            run_weights(self.max_n, self.weights),
-            reserved(context.special),
-            chosen,
-        )
+        counts = self.num_targets(sequences.lengths)
+        weights = run_weights(self.max_n, self.weights)
+        chosen = choose_runs(context, sequences, keys, counts, weights, share=self.share)
         tokens, places = sequences.tokens.copy(), np.flatnonzero(chosen)
         replace_words(
             tokens,

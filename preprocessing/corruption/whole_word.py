@@ -23,7 +23,8 @@ import numpy as np
 
 from configs.schema import config
 from preprocessing.corruption.base import Context, Corrupted, Sequences
-from preprocessing.corruption.masking import Masking, reserved
+from preprocessing.corruption.masking import Masking
+from preprocessing.corruption.ngrams import choose_runs
 from preprocessing.marks import WORD
 
 
@@ -41,20 +42,7 @@ class WholeWordConfig(Masking):
         self, context: Context, sequences: Sequences, *, seed: int, epoch: int
     ) -> Corrupted:
         """Mask words; tokens keep their places."""
-        from preprocessing.kernels.ngrams import choose_ngrams
-
         keys = sequences.keys(seed, self.kind, epoch)
-        chosen = np.zeros(len(sequences.tokens), dtype=np.uint8)
-        choose_ngrams(
-            sequences.tokens,
-            sequences.marks,
-            sequences.offsets,
-            sequences.first_lengths,
-            keys,
-            self.num_targets(sequences.lengths),
-            1.0,
-            np.ones(1),
-            reserved(context.special),
-            chosen,
-        )
+        counts = self.num_targets(sequences.lengths)
+        chosen = choose_runs(context, sequences, keys, counts, np.ones(1))
         return self.mask(context, sequences, keys, chosen)

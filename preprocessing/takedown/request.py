@@ -26,7 +26,7 @@ from preprocessing.takedown import ledger, removal, renumbering
 from preprocessing.takedown.ledger import LEDGER, Entry
 from preprocessing.takedown.removal import Journal
 from preprocessing.takedown.search import Place, find_documents
-from preprocessing.tokens import digest_of_sources
+from preprocessing.tokens import digest_of_sources, shards_digest
 from preprocessing.vocabulary import Vocabulary
 
 JOURNAL = ".takedown-journal.json"
@@ -239,6 +239,17 @@ def _vocabulary(corpus: Path, tokens: Manifest) -> Vocabulary | None:
     return None
 
 
+def _sources_of_tokenizers(corpus: Path) -> list[Sequence[str]]:
+    """The sources that tokenizers were trained on alone."""
+    manifests = (
+        Manifest.read(directory)
+        for directory in _below(corpus / "tokenizers")
+        if (directory / MANIFEST).exists()
+    )
+    every = (one.configuration["tokenizer"].get("sources") for one in manifests)
+    return [sources for sources in every if sources is not None]
+
+
 def _prepare(corpus: Path, directory: Path, kind: str, journal: Journal) -> removal.Prepare:
     ids = pa.array(sorted({bytes.fromhex(one.id) for one in journal.entries}), pa.binary(16))
     reasons = {one.id: one.reason for one in journal.entries}
@@ -263,6 +274,9 @@ def _prepare(corpus: Path, directory: Path, kind: str, journal: Journal) -> remo
             assert vocabulary is not None
             count = removal.count_tokens(vocabulary.unknown_id)
         new, gone = removal.without_documents(staged, directory, new, ids, count)
+        if kind == "clean":
+            for sources in _sources_of_tokenizers(corpus):
+                journal.digests[shards_digest(old, sources)] = shards_digest(new, sources)
         if kind != "tokens":
             new = replace(new, tables=removal.without_counts(new.tables, gone))
         if kind != "documents":

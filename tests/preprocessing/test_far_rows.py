@@ -145,3 +145,42 @@ def test_a_network_that_is_gone_ends_with_a_sentence(
             rows.read(0, np.arange(rows.num_rows[0]))
     finally:
         server.plan = lambda number, method, path: None
+
+
+def test_what_others_keep_beside_the_blocks_stays(
+    prepared: Preparation, far: RemotePath, tmp_path: Path
+) -> None:
+    others = [tmp_path / "mine.txt", tmp_path / "rows-0123" / "train" / "part-00000.arrow"]
+    for path in others:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"a" * 9000)
+    same(prepared, far, BlockCache(tmp_path, 5000), turns=8)
+    assert all(path.read_bytes() == b"a" * 9000 for path in others)
+
+
+def test_all_open_shards_of_a_process_keep_within_the_bound_together(
+    far: RemotePath, tmp_path: Path
+) -> None:
+    shards = sorted(Manifest.read(far).of("train/copy-000"), key=lambda shard: -shard.size)
+    cache = BlockCache(tmp_path, 8 * 1000)
+    files = [cache.open(far / shard.name, shard) for shard in 3 * shards]
+    for file in files:
+        file.read(1)
+    for file in files:
+        file.read()
+        assert bytes_in(tmp_path) <= cache.max_bytes * 17 / 16 + 1000
+
+
+def test_a_block_that_is_removed_while_it_is_written_is_read_all_the_same(
+    prepared: Preparation, far: RemotePath, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = Path.write_bytes
+
+    def written(path: Path, data: bytes) -> int:
+        size = write(path, data)
+        block_cache.make_room(tmp_path, 0)  # as another process that shares a cache too small
+        return size
+
+    monkeypatch.setattr(Path, "write_bytes", written)
+    same(prepared, far, BlockCache(tmp_path, 10**9), turns=6)
+    assert bytes_in(tmp_path) == 0

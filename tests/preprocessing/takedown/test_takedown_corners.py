@@ -300,7 +300,7 @@ def test_line_ends_that_only_texts_know(tmp_path: Path, documents: list[str]) ->
 
 
 @pytest.mark.parametrize("source", ["first", "second"])
-def test_examples_of_sources_that_lost_nothing_stay(
+def test_examples_of_sources_that_lost_nothing_stay_and_tokenizers_do(
     tmp_path: Path, documents: list[str], source: str
 ) -> None:
     texts = {"first": documents[:30], "second": documents[30:]}
@@ -313,6 +313,7 @@ def test_examples_of_sources_that_lost_nothing_stay(
             "sources": {name: {"inputs": [str(tmp_path / f"{name}.txt")]} for name in texts},
             "shard_bytes": 2500,
         },
+        tokenizer={"kind": "wordpiece", "vocab_size": 200, "sources": ["first"]},
         examples={name: {**EXAMPLES["pairs"], "sources": [name]} for name in texts},
     )
     run_stages(corpus)

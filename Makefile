@@ -26,7 +26,7 @@ demo: setup  ## the whole road on text that every machine has: demo/run/report.h
 
 test: setup lint types  ## lint, types, import rules, unit, parity and two-rank tests
 	lint-imports
-	python -m pytest tests
+	python -m pytest tests -n 2 --dist loadfile
 
 test-slow: setup  ## many kills, learning runs, large corpora, the wheel
 	python -m pytest tests -m slow

@@ -58,7 +58,7 @@ def _run_arguments(parser: argparse.ArgumentParser) -> None:
 def _positive(text: str) -> int:
     number = int(text)
     if number < 1:
-        raise argparse.ArgumentTypeError(f"{number} is not a number of processes")
+        raise argparse.ArgumentTypeError(f"{number} is less than 1")
     return number
 
 

@@ -36,7 +36,7 @@ def document_marks(store: TokenStore, document: int, wanted: int) -> NDArray[np.
     """The wanted marks of a document's tokens, ``[tokens]``; what concerns sequences is not here.
 
     Raises:
-        ValueError: the tokens were made without what is asked for.
+        InputError: the tokens were made without what is asked for.
     """
     marks = np.zeros(len(store.ids(document)), dtype=np.uint8)
     if wanted & WORD:

@@ -171,10 +171,10 @@ class TokenStore:
         """Which tokens of a document are part of a capitalised word ``[tokens]``.
 
         Raises:
-            ValueError: these tokens were made without them.
+            InputError: these tokens were made without them.
         """
         if "capitals" not in self._schema.names:
-            raise ValueError(
+            raise InputError(
                 "these tokens do not know capitals: set corpus.annotations.capitals to true, "
                 "and tokenize anew"
             )
@@ -190,10 +190,10 @@ class TokenStore:
             ``[spans, 2]``: first token and number of tokens; ascending, without overlap.
 
         Raises:
-            ValueError: these tokens were made without that layer.
+            InputError: these tokens were made without that layer.
         """
         if layer not in self.layers:
-            raise ValueError(
+            raise InputError(
                 f"these tokens have no {layer}: name a lexicon in corpus.annotations.{layer}, "
                 "and tokenize anew"
             )

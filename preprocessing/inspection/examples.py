@@ -181,7 +181,7 @@ def _real_targets(arrays: Arrays, name: str) -> Iterator[tuple[int, int, dict[st
 
 def _is_token(objective: str) -> bool:
     """Whether labels are tokens; of all others they are classes."""
-    return objective.endswith("_lm") or objective == "span_boundary"
+    return objective.endswith("_lm") or objective in ("denoising", "span_boundary")
 
 
 def _pair(objective: str | None, label: int) -> str | None:

@@ -305,3 +305,12 @@ def test_a_lock_that_is_removed_while_somebody_waits_is_made_anew(
         assert (tmp_path / ".lock").exists()
         with pytest.raises(BusyError), exclusive(tmp_path):
             pass
+
+
+def test_orphan_shards_of_shorter_rows_are_found(corpus: Preparation) -> None:
+    name = "train/copy-000/length-00016/part-00000.arrow"
+    orphan = corpus.examples_directory("pairs") / name
+    orphan.parent.mkdir()
+    orphan.write_bytes(b"rows")
+    (found,) = (one for one in find_garbage([corpus]) if one.what == "orphan shards")
+    assert dict(found.files) == {name: 4}

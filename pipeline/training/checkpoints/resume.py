@@ -37,20 +37,21 @@ def check_resume(
     """
     leaves = run.resume_leaves()
     refused, recorded = [], []
+    begun = state.phase - (state.position == 0)  # between two phases the next one is to come
     for key in sorted({*leaves, *state.leaves}):
         value, _ = leaves.get(key, (None, None))
         before = state.leaves.get(key)
         if before == value:
             continue
         resume = _resume_class(key, leaves)
-        later = _future_phase(key, state.phase) or _unread(key, run, state)
+        later = _future_phase(key, begun) or _unread(key, run, state, begun)
         change = f"{key}: {before!r} in the checkpoint, {value!r} now"
-        if resume == "frozen" and not later:
+        if (resume == "frozen" and not later) or _moves(key, before, value, state):
             refused.append(change)
         elif resume != "free":
             recorded.append(change)
     for phase, digest in state.data.items():
-        if int(phase) <= state.phase and digests.get(phase) != digest:
+        if int(phase) <= begun and digests.get(phase) != digest:
             refused.append(f"phases.{phase}: its examples are not the ones trained on so far")
     if tokenizer != state.tokenizer:
         refused.append("tokenizer: not the one trained with so far")
@@ -109,28 +110,41 @@ def _resume_class(key: str, leaves: Mapping[str, tuple[object, ResumeClass]]) ->
     return "frozen"
 
 
-def _unread(key: str, run: Run, state: State) -> bool:
+def _unread(key: str, run: Run, state: State, begun: int) -> bool:
     """Whether a key speaks of data that was there for no phase up to now.
 
     That is an examples set that none of them reads, or a source of the corpus that is new.
     """
     if key.startswith("examples."):
-        return not any(key.startswith(f"examples.{name}.") for name in _read_sets(state))
+        return not any(key.startswith(f"examples.{name}.") for name in _read_sets(state, begun))
     sources = (f"corpus.sources.{name}." for name in run.preparation.corpus.sources)
     new = [own for own in sources if f"{own}inputs" not in state.leaves]
     return any(key.startswith(own) for own in new)
 
 
-def _read_sets(state: State) -> set[str]:
+def _read_sets(state: State, begun: int) -> set[str]:
     """The examples sets of the phases up to now."""
     read: set[str] = set()
     for key, value in state.leaves.items():
         found = re.match(r"phases\.(\d+)\.(?:(mixture)|(?:tasks\..+\.)?examples)$", key)
-        if found and int(found[1]) <= state.phase and value is not None:
+        if found and int(found[1]) <= begun and value is not None:
             read.update(value if found[2] else [value])
     return read
 
 
-def _future_phase(key: str, phase: int) -> bool:
+def _moves(key: str, before: object, value: object, state: State) -> bool:
+    """Whether a phase that is over would end elsewhere, so that those behind it began elsewhere.
+
+    Rows that were read would be read again, or none would read them. Between two phases the former
+    one may still become longer: nothing stands behind it yet.
+    """
+    found = re.match(r"phases\.(\d+)\.steps$", key)
+    if found is None or int(found.group(1)) >= state.phase:
+        return False
+    longer = isinstance(before, int) and isinstance(value, int) and value > before
+    return not (longer and state.position == 0 and int(found.group(1)) == state.phase - 1)
+
+
+def _future_phase(key: str, begun: int) -> bool:
     found = re.match(r"phases\.(\d+)\.", key)
-    return found is not None and int(found.group(1)) > phase
+    return found is not None and int(found.group(1)) > begun

@@ -12,11 +12,13 @@ from small_run import prepare
 
 from configs.schema import load
 from pipeline.data import RowSource
+from pipeline.inspecting import read_step
 from pipeline.opening import open_data
 from pipeline.settings import Run, decode_run
+from pipeline.training.start import _verify
 from preprocessing import staging
 from preprocessing.places import to_place
-from preprocessing.storage import InputError
+from preprocessing.storage import MANIFEST, InputError
 
 STORE = "memory://far/data"
 
@@ -121,3 +123,32 @@ def test_windows_shuffle_rows_in_another_order_and_leave_none_out(recipe: Path) 
     plain, windowed = ids(), ids("phases.1.shuffle_window=2")
     assert sorted(plain) == sorted(windowed) == list(range(len(plain)))
     assert plain != windowed
+
+
+def test_what_a_killed_copy_left_is_cleared_away(recipe: Path, tmp_path: Path) -> None:
+    run = far(recipe, tmp_path, "train.far_data.stage=true")
+    copy = open_data(run).directories[0]
+    (copy / MANIFEST).unlink()
+    left = copy / "train" / "copy-000" / ".part-00000.arrow.0123abcd.writing"
+    left.write_bytes(b"half")
+    assert open_data(run).directories[0] == copy
+    assert not left.exists()
+    assert (copy / MANIFEST).exists()
+
+
+def test_shards_are_verified_where_they_are_read(recipe: Path, tmp_path: Path) -> None:
+    run = far(recipe, tmp_path, "train.far_data.stage=true")
+    data = open_data(run)
+    assert _verify(run, data, 0, 1) is None
+    path = next(data.directories[0].rglob("part-00000.arrow"))
+    path.write_bytes(path.read_bytes()[:-9] + b"?" + path.read_bytes()[-8:])
+    assert f"{path}: wrong checksum" in (_verify(run, data, 0, 1) or "")
+
+
+@pytest.mark.parametrize("stage", ["true", "false"])
+def test_steps_of_far_examples_are_inspected(recipe: Path, tmp_path: Path, stage: str) -> None:
+    changes = f"output.directory={tmp_path / 'run'}"
+    expected = read_step(decoded(recipe, changes), 2)
+    shown = read_step(far(recipe, tmp_path, f"train.far_data.stage={stage}", changes), 2)
+    assert shown["fingerprint"] == expected["fingerprint"]
+    assert shown["micro_batches"] == expected["micro_batches"]

@@ -16,11 +16,13 @@ from small_run import Job, largest_difference, records, run_job, run_jobs, weigh
 from configs.schema import ConfigError, load
 from pipeline.data import Deal, MixedSource, OpenRows, TaskSource
 from pipeline.data import load as load_batches
-from pipeline.opening import open_data
+from pipeline.opening import _common_shape, _open_set, open_data
 from pipeline.settings import Run, decode_run
 from pipeline.training.checkpoints.checkpoint import State
 from pipeline.training.checkpoints.resume import check_resume
+from preprocessing.corruption.unilm import UnilmConfig
 from preprocessing.storage import MANIFEST, InputError, file_digest
+from preprocessing.vocabulary import Vocabulary
 
 RATE = "learning_rate: 4e-3"
 MIXTURE = f"mixture: {{first: 1, second: 1}}, block: 40, steps: 6, batch_rows: 24, {RATE}"
@@ -348,6 +350,16 @@ def test_sets_that_do_not_go_together_are_refused(run: Run) -> None:
     mixed = f"phases=[{{mixture: {{first: 1, blocks: 1}}, {common}}}]"
     with pytest.raises(InputError, match="do not go into one batch"):
         open_data(decode_run(load(run.name, [*without, mixed])))
+
+
+def test_rows_of_which_more_is_told_do_not_go_with_others(run: Run) -> None:
+    vocabulary = Vocabulary.load(run.preparation.tokenizer_directory)
+    sets = {name: _open_set(run, name, vocabulary) for name in ("first", "second")}
+    assert _common_shape(sets, "here").length == 32
+    own = sets["second"]
+    modes = replace(own.source, corruption=UnilmConfig(kind="unilm", mode="bidirectional"))
+    with pytest.raises(InputError, match=r"here: .* do not go into one batch.*channels/seen_by"):
+        _common_shape({**sets, "second": replace(own, source=modes)}, "here")
 
 
 def test_the_order_of_the_keys_makes_no_difference(run: Run) -> None:

@@ -126,7 +126,7 @@ def test_sentences_are_those_of_tokens_without_annotations(
         ]
     store = TokenStore(plain.tokens_directory, "train")
     assert store.layers == ()
-    with pytest.raises(ValueError, match=r"name a lexicon in corpus\.annotations\.phrases"):
+    with pytest.raises(InputError, match=r"name a lexicon in corpus\.annotations\.phrases"):
         store.spans("phrases", 0)
 
 

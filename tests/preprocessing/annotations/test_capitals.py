@@ -15,6 +15,7 @@ from preprocessing.annotations.capitals import capitalised_words
 from preprocessing.annotations.matching import traits
 from preprocessing.marks import CAPITAL, WORD, document_marks
 from preprocessing.settings import Preparation
+from preprocessing.storage import InputError
 from preprocessing.texts import Texts
 from preprocessing.tokens import TokenStore
 from preprocessing.vocabulary import Vocabulary
@@ -121,9 +122,9 @@ def test_everything_else_is_as_without_capitals(tmp_path: Path) -> None:
             assert len(row.pop("capitals")) == len(row["ids"])
         assert with_them == shard_rows(plain.tokens_directory, split)
     store = TokenStore(plain.tokens_directory, "train")
-    with pytest.raises(ValueError, match=r"set corpus\.annotations\.capitals to true"):
+    with pytest.raises(InputError, match=r"set corpus\.annotations\.capitals to true"):
         store.capitals(0)
-    with pytest.raises(ValueError, match="tokenize anew"):
+    with pytest.raises(InputError, match="tokenize anew"):
         document_marks(store, 0, CAPITAL)
 
 

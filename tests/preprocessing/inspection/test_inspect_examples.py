@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+from corpora import make_text, prepare_config, run_stages, write_documents
 
 from configs.schema import load
 from preprocessing.arrangement import IGNORED
@@ -110,6 +111,19 @@ def test_a_row_on_the_terminal() -> None:
     assert colours["bold red"] == "{man → [MASK]}"
     assert colours["bold green"] == "{go = go}"
     assert colours["bold yellow"] == "{. → a␛}"
+
+
+def test_what_a_decoder_is_to_say_stands_there_as_tokens(tmp_path: Path) -> None:
+    write_documents(tmp_path / "raw" / "a.txt", make_text(20))
+    corruption = {"kind": "prefix_denoising"}
+    own = {"length": 32, "decoder_length": 32, "frame": "none", "corruption": corruption}
+    preparation = prepare_config(tmp_path, examples={"own": own | {"layout": {"kind": "blocks"}}})
+    run_stages(preparation)
+    (output,) = named(str(tmp_path / "recipe.yaml"), "own", [])
+    (row,) = read_examples(output, Selection(range(1)))
+    said = [target["label"] for target in row["predictions"]["denoising"]]
+    assert said[:-1] == row["decoder"]["pieces"][1 : len(said)]
+    assert said[-1] == "[SEP]"
 
 
 def test_a_shard_of_examples_shows_its_own_rows(prepared: Path) -> None:

@@ -159,8 +159,8 @@ def prepare(root: Path, text: Path, *, form: str, heldout_rows: int | None) -> t
     """Run the stages below ``root``; the recipe, and the loss of token frequencies alone."""
     from configs.schema import load
     from pipeline.evaluation.baselines import count_tokens, unigram_log_probabilities
+    from pipeline.opening import open_data
     from pipeline.settings import decode_run
-    from pipeline.training.start import open_data
     from preprocessing.commands import run_preparation
 
     recipe = root / "recipe.yaml"

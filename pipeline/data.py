@@ -52,6 +52,7 @@ class RowSource:
         cache: where blocks of far-away shards are kept.
         number: among the sources of its phase, in the key of the order.
         shape: of the arrays, where it is not the set's own.
+        wanted: the objectives that are trained: other targets are left out; None takes all.
         absent: targets by name that other rows have, and these have none of: an empty one each.
         bucket: the length of the set's shorter rows, where they are meant.
         name: of the examples set.
@@ -67,6 +68,7 @@ class RowSource:
     cache: BlockCache | None = None
     number: int = 0
     shape: Shape | None = None
+    wanted: frozenset[str] | None = None
     absent: Mapping[str, TargetArrays] = field(default_factory=dict)
     bucket: int | None = None
     name: str = ""
@@ -232,10 +234,10 @@ class OpenRows(Reader):
         """Rows ``[rows]`` in an epoch, with all the targets that other rows of the phase have."""
         own = self.source
         arrays = self.rows.arrays(own.corruption, rows, epoch=epoch, shape=own.shape)
-        if not own.absent:
-            return arrays
         empty = {name: _without_target(like, len(rows)) for name, like in own.absent.items()}
-        return replace(arrays, targets={**arrays.targets, **empty})
+        targets = {**arrays.targets, **empty}
+        kept = targets.keys() if own.wanted is None else targets.keys() & own.wanted
+        return replace(arrays, targets={name: targets[name] for name in targets if name in kept})
 
     def begins(self, position: int) -> bool:
         """Whether the streams begin anew with the step whose first row stands at ``position``."""

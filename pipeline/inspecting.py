@@ -19,6 +19,7 @@ from rich.text import Text
 
 from configs.schema import load
 from pipeline.data import Found, OpenRows, TaskSource, fingerprint
+from pipeline.fitting import keep_targets
 from pipeline.opening import open_data
 from pipeline.phases import Timeline
 from pipeline.settings import Run, decode_run
@@ -76,7 +77,8 @@ def read_step(run: Run, step: int) -> Result:
         raise InputError(f"{run.name}: step {step} is passed over, and so are those up to {end}")
     timeline = Timeline(run.phases, run.schedule)
     place, position = timeline.place(step - 1), timeline.position(step - 1)
-    source = open_data(run).phases[place.phase]
+    trained = [objective.kind for objective in run.objectives]
+    source = keep_targets(open_data(run), trained).phases[place.phase]
     reader, rows = source.open(), run.train.micro_batch_rows
     shown = _Rows(run.preparation, place.phase, run)
     micro_batches, prints = [], 0

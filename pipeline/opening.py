@@ -236,7 +236,7 @@ def _tasks(
     if len({own.rows.shape.decoder_length is None for own in sets.values()}) > 1:
         raise InputError(f"phases.{index}.tasks: either all of them feed a decoder, or none")
     targets = {name: own.no_rows().targets for name, own in sets.items()}
-    every = {name: like for own in targets.values() for name, like in own.items()}
+    every = {n: like for own in targets.values() for n, like in own.items()}
     known = [objective.kind for objective in run.objectives]
     trained, problems = [], []
     for name, task in zip(names, tasks, strict=True):

@@ -23,10 +23,11 @@ from pipeline.data import RowSource, to_batch
 from pipeline.evaluation.baselines import count_tokens, shuffle_context, unigram_log_probabilities
 from pipeline.evaluation.checkpoints import load_model, newest, precision
 from pipeline.evaluation.fill import Sample, sample_sentences
+from pipeline.fitting import keep_targets
 from pipeline.objectives.task import PretrainingTask
+from pipeline.opening import open_data
 from pipeline.settings import Run
 from pipeline.training.checkpoints.checkpoint import read_origin
-from pipeline.training.start import open_data
 from preprocessing.arrangement import Arrays
 from preprocessing.storage import InputError, write_json
 
@@ -109,7 +110,7 @@ def evaluate(run: Run, checkpoint: Path | None = None) -> list[SetResult]:
     """
     found = checkpoint or newest(run)
     task = load_model(run, found)
-    data = open_data(run)
+    data = keep_targets(open_data(run), task.objective_names)
     if not data.validation:
         raise InputError(
             f"{run.name}: there is nothing held out to evaluate on; name a set in "

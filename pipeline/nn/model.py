@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from contextlib import nullcontext
+from typing import ClassVar
 
 from torch import Tensor, nn
 
@@ -21,9 +22,12 @@ class PretrainingModel(nn.Module, ABC):
 
     Attributes:
         outputs: names of all that it can predict; each has weights that only this output trains.
+        attention_rules: what its attention heeds beyond whole sequences, of what corruptions may
+            ask for (:meth:`preprocessing.corruption.base.Scheme.attention`).
     """
 
     outputs: tuple[str, ...]
+    attention_rules: ClassVar[frozenset[str]] = frozenset()
 
     @abstractmethod
     def initialize(self, whole: Whole = nullcontext) -> None:

@@ -17,12 +17,13 @@ from rich.console import Console
 
 from configs.schema import ConfigError
 from pipeline.data import Data
+from pipeline.fitting import fit
 from pipeline.models import ModelConfig, build_model
 from pipeline.nn.blocks import recompute_activations
 from pipeline.nn.model import PretrainingModel
 from pipeline.objectives import build_objectives
 from pipeline.objectives.task import PretrainingTask
-from pipeline.opening import open_data as open_data
+from pipeline.opening import open_data
 from pipeline.optim import build_optimizer, describe_groups
 from pipeline.optim.table import treatment_table
 from pipeline.settings import Run
@@ -97,6 +98,7 @@ def start_training(run: Run) -> dict[str, object]:
 
         engine = build_engine(run)
         check_streams(run, engine)
+        data = fit(run, data, engine.task)
         refuse(_verify(run, data, engine.rank, engine.world_size))
         if newest and state:
             restore(run, engine, newest, state)

@@ -177,6 +177,22 @@ class Scheme(abc.ABC):
         """The marks (:mod:`preprocessing.marks`) that it asks for, as bits."""
         return 0
 
+    def attention(self) -> str | None:
+        """What a model's attention must heed beyond whole sequences; None where it is nothing.
+
+        ``causal`` (no token sees later ones), ``seen_by``, ``ranks``, ``others`` (no token sees
+        itself).
+        """
+        return None
+
+    def num_segments(self) -> int:
+        """Segment ids that it gives are below this."""
+        return 2
+
+    def keeps_positions(self) -> bool:
+        """Whether tokens keep the positions of sequences that were longer."""
+        return False
+
     def reads_backward(self) -> bool:
         """Whether it knows that sequences may hold their text backward, as XLNet's rows do."""
         return False

@@ -34,6 +34,10 @@ class BidirectionalConfig(Scheme):
 
     kind: Literal["bidirectional"]
 
+    def attention(self) -> str:
+        """Each direction sees its own past."""
+        return "causal"
+
     def bounds(self, context: Context, lengths: NDArray[np.int64]) -> Bounds:
         """As long as before; every place but one has a target in either direction."""
         asked = np.maximum(0, lengths - 1)

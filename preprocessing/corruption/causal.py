@@ -36,6 +36,10 @@ class CausalConfig(Scheme):
     kind: Literal["causal"]
     specials: bool = True
 
+    def attention(self) -> str:
+        """No token sees later ones."""
+        return "causal"
+
     def bounds(self, context: Context, lengths: NDArray[np.int64]) -> Bounds:
         """As long as before; every place but the last has a target."""
         return Bounds(lengths, {"causal_lm": np.maximum(0, lengths - 1)})

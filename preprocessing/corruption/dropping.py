@@ -48,6 +48,18 @@ class DropTokensConfig(Scheme):
         """Those of the other scheme."""
         return self.then.tables()
 
+    def attention(self) -> str | None:
+        """As the other scheme."""
+        return self.then.attention()
+
+    def num_segments(self) -> int:
+        """As the other scheme."""
+        return self.then.num_segments()
+
+    def keeps_positions(self) -> bool:
+        """Those of the tokens before some were dropped."""
+        return True
+
     def check(self, context: Context, length: int) -> None:
         """As the other scheme does."""
         self.then.check(context, length)

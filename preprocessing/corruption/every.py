@@ -32,6 +32,10 @@ class EveryConfig(Scheme):
 
     kind: Literal["every"]
 
+    def attention(self) -> str:
+        """No token sees itself."""
+        return "others"
+
     def bounds(self, context: Context, lengths: NDArray[np.int64]) -> Bounds:
         """As long as before, with as many targets."""
         return Bounds(lengths, {"masked_lm": lengths * (lengths > 1)})

@@ -81,6 +81,14 @@ class LabelledConfig(Scheme):
         """Those of the wrapped scheme, and those that answer."""
         return self.then.marks() | sum(self.asked().values())
 
+    def attention(self) -> str | None:
+        """As the wrapped scheme."""
+        return self.then.attention()
+
+    def num_segments(self) -> int:
+        """As the wrapped scheme."""
+        return self.then.num_segments()
+
     def check(self, context: Context, length: int) -> None:
         """As the wrapped scheme does."""
         self.then.check(context, length)

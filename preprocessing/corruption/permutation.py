@@ -85,6 +85,14 @@ class PermutationConfig(Scheme):
         """Picks in sequences of the given lengths ``[sequences]``; rounds half up."""
         return np.maximum(1, (2 * lengths + self.context) // (2 * self.context))
 
+    def attention(self) -> str:
+        """Tokens see lower ranks."""
+        return "ranks"
+
+    def num_segments(self) -> int:
+        """The start token has a segment of its own."""
+        return 3
+
     def reads_backward(self) -> bool:
         """Half of XLNet's rows do."""
         return True

@@ -46,6 +46,10 @@ class PrefixConfig(Scheme):
     kind: Literal["prefix"]
     specials: bool = True
 
+    def attention(self) -> str:
+        """The prefix sees all of itself, the rest what is before it."""
+        return "seen_by"
+
     def bounds(self, context: Context, lengths: NDArray[np.int64]) -> Bounds:
         """As long as before; the shortest prefix leaves all other tokens to be predicted."""
         return Bounds(lengths, {"causal_lm": np.maximum(0, lengths - 1)})

@@ -62,6 +62,14 @@ class UnilmConfig(Masking):
     mode: Mode
     ngram_probability: Probability = 0.2
 
+    def attention(self) -> str | None:
+        """The mask of the mode."""
+        return None if self.mode == "bidirectional" else "seen_by"
+
+    def num_segments(self) -> int:
+        """The two of the mode."""
+        return max(_SEGMENTS[self.mode]) + 1
+
     def corrupt(
         self, context: Context, sequences: Sequences, *, seed: int, epoch: int
     ) -> Corrupted:

@@ -165,6 +165,7 @@ class StreamTwin(Twin):
     """Targets: ``causal_lm``. Keeps the inputs of its layers, and how many of them are real."""
 
     outputs = ("causal_lm",)
+    attention_rules = frozenset({"causal"})
 
     def __init__(self, vocab_size: int, dropout: float = DROPOUT) -> None:
         super().__init__(vocab_size, dropout)

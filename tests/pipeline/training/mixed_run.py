@@ -10,9 +10,9 @@ from small_run import write_corpus
 from configs.schema import load
 from pipeline.data import Deal
 from pipeline.data import load as load_batches
+from pipeline.opening import open_data
 from pipeline.phases import Timeline
 from pipeline.settings import Run, decode_run
-from pipeline.training.start import open_data
 from preprocessing.commands import run_preparation
 
 RECIPE = """

@@ -12,8 +12,8 @@ import torch
 from configs.schema import load
 from pipeline.data import Deal, count_targets
 from pipeline.data import load as load_batches
+from pipeline.opening import open_data
 from pipeline.settings import decode_run
-from pipeline.training.start import open_data
 
 
 def test_three_micro_batches_over_two_ranks() -> None:

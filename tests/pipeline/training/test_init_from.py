@@ -17,10 +17,10 @@ from configs.schema import load as load_config
 from pipeline.batch import IGNORED
 from pipeline.commands import evaluate_run, export_run, import_folder
 from pipeline.data import Deal, load
+from pipeline.opening import open_data
 from pipeline.settings import Run, decode_run
 from pipeline.training.checkpoints.initial import Beginning, find_beginning, idle_patterns, resolve
 from pipeline.training.hosts import Host
-from pipeline.training.start import open_data
 from preprocessing.storage import InputError
 
 STEPS = 10

@@ -194,7 +194,7 @@ def saved(run: Run, phase: int) -> State:
     return State(
         step=4,
         phase=phase,
-        position=0,
+        position=16,
         seed=run.seed,
         engine="local",
         world_size=1,

@@ -206,15 +206,13 @@ class OpenRows(Reader):
         )
         self._epochs: Epochs | StreamOrder | None = None
         if source.phase is not None:
-            rows = tuple(self.rows.num_rows)
+            rows, per_batch = tuple(self.rows.num_rows), self.rows.rows_per_batch
+            windows = Windows(per_batch, source.window) if source.window else None
             self._epochs = (
-                Epochs(rows, source.seed, source.phase, source.number, self._windows(source))
+                Epochs(rows, source.seed, source.phase, source.number, windows)
                 if source.streams is None
                 else StreamOrder(rows, source.streams, source.seed, source.phase)
             )
-
-    def _windows(self, source: RowSource) -> Windows | None:
-        return Windows(self.rows.rows_per_batch, source.window) if source.window else None
 
     @property
     def num_rows(self) -> int:

@@ -25,6 +25,7 @@ from pipeline.phases import Timeline
 from pipeline.settings import Run, decode_run
 from pipeline.training.checkpoints.checkpoint import CHECKPOINTS, CONFIG_FILE, Checkpoints
 from pipeline.training.skips import Skips, read_skips
+from pipeline.training.tracking import read_metrics
 from preprocessing.arrangement import single_row
 from preprocessing.building import RowMaker
 from preprocessing.inspection.examples import LEGEND, plain_row, render
@@ -57,6 +58,12 @@ def show_step(target: str, overrides: Sequence[str], step: int, *, as_json: bool
     console = open_console()
     console.print(_title(plain), style="bold")
     console.print(LEGEND, style="dim")
+    if plain["trained_fingerprint"] not in (None, plain["fingerprint"]):
+        console.print(
+            "this is not what the run was trained on in that step: its data or its recipe have "
+            "changed since",
+            style="bold red",
+        )
     for micro_batch in plain["micro_batches"]:
         console.print(f"micro-batch {micro_batch['number']}", style="bold")
         for row in micro_batch["rows"]:
@@ -97,6 +104,11 @@ def read_step(run: Run, step: int) -> Result:
                 "rows": [shown.plain(single_row(arrays, at), *of_row[at]) for at in sorted(of_row)],
             }
         )
+    recorded = [
+        record.get("fingerprint")
+        for record in read_metrics(run.output.directory, ("train",))
+        if record["step"] == step
+    ]
     task = source.names[source.order.task(place.step)] if isinstance(source, TaskSource) else None
     return {
         "step": step,
@@ -104,6 +116,7 @@ def read_step(run: Run, step: int) -> Result:
         "task": task,
         "position": position,
         "fingerprint": prints,
+        "trained_fingerprint": recorded[-1] if recorded else None,
         "micro_batches": micro_batches,
     }
 

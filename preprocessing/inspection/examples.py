@@ -133,6 +133,8 @@ def plain_row(
         "pieces": pieces(vocabulary, shown.tolist()),
         "sequence_ids": arrays.sequence_ids.reshape(-1).tolist(),
         "segment_ids": arrays.segment_ids.reshape(-1).tolist(),
+        "positions": arrays.positions.reshape(-1).tolist(),
+        "channels": {name: values.reshape(-1).tolist() for name, values in arrays.channels.items()},
         "sequences": [
             {"id": int(one), "length": int(length), "pair": _pair(label, int(own))}
             for one, length, own in zip(stored.ids, lengths, stored.labels, strict=True)
@@ -224,10 +226,19 @@ def render(plain: Mapping[str, Any]) -> Text:
                 _token(plain["pieces"][at], targets.get(at), plain["segment_ids"][at])
             )
         text.append("\n")
+        for name, values in _numbers(plain, range(place, stop)).items():
+            text.append(f"    {name} {' '.join(map(str, values))}\n", style="dim")
         place = stop
     if place < length:
         text.append(f"  ── {length - place} of padding\n", style="dim")
     return text.append_text(_behind(plain))
+
+
+def _numbers(plain: Mapping[str, Any], tokens: range) -> dict[str, list[int]]:
+    """What is said of each token of a sequence beside itself: channels, positions with gaps."""
+    told = {name: values[tokens.start : tokens.stop] for name, values in plain["channels"].items()}
+    positions = plain["positions"][tokens.start : tokens.stop]
+    return told if positions == list(range(len(tokens))) else {"positions": positions, **told}
 
 
 def _behind(plain: Mapping[str, Any]) -> Text:

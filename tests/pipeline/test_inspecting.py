@@ -107,6 +107,18 @@ def test_a_run_is_found_by_its_directory(trained: Run, capsys: pytest.CaptureFix
     assert f"step {STEP}: phase 0" in out
     assert out.count("train row") == 16
     assert "corpus.jsonl at" in out
+    assert "not what the run was trained on" not in out
+
+
+def test_a_batch_that_was_not_trained_on_is_told_from_one_that_was(
+    trained: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    logged = int(train_records(trained)[-1]["step"])
+    other = ["inspect", trained.name, "phases.0.examples=packed", "--step", str(logged)]
+    assert main(other) == 0
+    assert "this is not what the run was trained on in that step" in capsys.readouterr().out
+    shown = read_step(trained, logged)
+    assert shown["trained_fingerprint"] == shown["fingerprint"]
 
 
 def refused(run: Run, steps: Sequence[int]) -> list[str]:

@@ -87,6 +87,8 @@ ROW: dict[str, Any] = {
                "[PAD]", "[PAD]"],
     "sequence_ids": [1, 1, 1, 1, 1, 1, 2, 2, 2, 0, 0],
     "segment_ids": [0, 0, 0, 0, 1, 1, 0, 0, 0, 0, 0],
+    "positions": [0, 1, 2, 3, 4, 5, 0, 1, 2, 0, 0],
+    "channels": {},
     "sequences": [{"id": 70, "length": 6, "pair": "next"}, {"id": 93, "length": 3, "pair": None}],
     "targets": [
         {"place": 2, "truth": "man", "shown": "[MASK]", "fate": "masked"},
@@ -107,6 +109,13 @@ def test_a_row_on_the_terminal() -> None:
         "  A  [CLS] {. → a␛} [SEP]",
         "  ── 2 of padding",
     ]
+    numbered = ROW | {
+        "positions": [0, 1, 3, 4, 5, 8, 0, 1, 2, 0, 0],
+        "channels": {"ranks": [3, 1, 0, 2, 4, 5, 2, 1, 0, 0, 0]},
+    }
+    lines = render(numbered).plain.splitlines()
+    assert lines[4:6] == ["    positions 0 1 3 4 5 8", "    ranks 3 1 0 2 4 5"]
+    assert lines[8] == "    ranks 2 1 0", "positions that count from 0 are not said"
     colours = {str(span.style): text.plain[span.start : span.end] for span in text.spans}
     assert colours["bold red"] == "{man → [MASK]}"
     assert colours["bold green"] == "{go = go}"

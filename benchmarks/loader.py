@@ -66,7 +66,12 @@ def main() -> None:
         preparation = prepare(Path(root), megabytes=2 if options.quick else 10)
         for kind, length in itertools.product(("rows", "words"), (128, 512)):
             name = f"{kind}-{length}"
-            speeds = compare(preparation, name, rounds=3 if options.quick else 7)
+            speeds = compare(
+                preparation,
+                name,
+                rounds=3 if options.quick else 7,
+                most_batches=12 if options.quick else 200,
+            )
             what = f"{'' if kind == 'rows' else 'whole_word_'}{length}"
             theirs = max(speed for peer, speed in speeds.items() if peer != "ours")
             ratios[f"{'batches' if kind == 'rows' else 'whole_words'}_vs_hf_collator_{length}"] = (
@@ -97,7 +102,7 @@ def prepare(root: Path, megabytes: float) -> Any:
 # -- batches -------------------------------------------------------------------------------------
 
 
-def compare(preparation: Any, name: str, *, rounds: int) -> dict[str, float]:
+def compare(preparation: Any, name: str, *, rounds: int, most_batches: int) -> dict[str, float]:
     import torch
 
     from pipeline.data import RowSource, to_batch
@@ -106,7 +111,7 @@ def compare(preparation: Any, name: str, *, rounds: int) -> dict[str, float]:
     directory = preparation.examples_directory(name)
     corruption = preparation.examples[name].corruption
     rows = RowSource(directory, "train", corruption, preparation.seed, 0).open()
-    num_batches = min(rows.num_rows // BATCH, 200)
+    num_batches = min(rows.num_rows // BATCH, most_batches)
     positions = itertools.count()
     num_tokens = num_batches * BATCH * preparation.examples[name].length
 

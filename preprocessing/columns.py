@@ -227,11 +227,15 @@ def _check_presence(directory: Path, shards: Sequence[Shard]) -> None:
     """Look that the shards are there; one listing a folder, however many there are."""
     if isinstance(directory, RemotePath):
         return  # a manifest is written last, and a listing far away costs more than it tells
-    for folder in dict.fromkeys(shard.split for shard in shards):
+    folders: dict[str, list[str]] = {}
+    for shard in shards:
+        folder, _, name = shard.name.rpartition("/")
+        folders.setdefault(folder, []).append(name)
+    for folder, names in folders.items():
         there = set(os.listdir(directory / folder)) if (directory / folder).is_dir() else set()
-        for shard in shards:
-            if shard.split == folder and shard.name.rpartition("/")[2] not in there:
-                open_shard(directory / shard.name)  # which says that it is missing
+        for name in names:
+            if name not in there:
+                open_shard(directory / folder / name)  # which says that it is missing
 
 
 def open_whole(path: Path, size: int) -> pa.ipc.RecordBatchFileReader:

@@ -8,10 +8,10 @@ from numpy.typing import NDArray
 
 from preprocessing.compiled import compiled
 from preprocessing.kernels.picking import INT64, OUT, UINT8, UINT64, choose
-from preprocessing.kernels.words import is_in, longest
+from preprocessing.kernels.sequences import is_in, longest
 from preprocessing.marks import ENTITY, IN_ENTITY, IN_PHRASE, PHRASE, SENTENCE, WORD
 
-COMPILED_WITH = {"picking.py": "010a19a602c1e544", "words.py": "e216f370b1f40d41"}
+COMPILED_WITH = {"picking.py": "010a19a602c1e544", "sequences.py": "6586db01de20f947"}
 
 _CHOOSE = 0  # what the draws of a place are taken for
 

@@ -9,12 +9,12 @@ from numpy.typing import NDArray
 from preprocessing.compiled import compiled
 from preprocessing.kernels.draws import integer_at, uniform_at
 from preprocessing.kernels.picking import INT64, OUT, UINT64, choose
-from preprocessing.kernels.words import is_in, longest
+from preprocessing.kernels.sequences import is_in, longest
 
 COMPILED_WITH = {
     "draws.py": "af11e9b22636e97d",
-    "words.py": "e216f370b1f40d41",
     "picking.py": "010a19a602c1e544",
+    "sequences.py": "6586db01de20f947",
 }
 
 _CHOOSE, _FATE, _RANDOM_TOKEN = 0, 1, 2  # what the draws of a place are taken for

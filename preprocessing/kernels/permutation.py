@@ -9,13 +9,13 @@ from numpy.typing import NDArray
 from preprocessing.compiled import compiled
 from preprocessing.kernels.draws import bits_at, integer_at, uniform_at
 from preprocessing.kernels.picking import INT64, OUT, UINT8, UINT64, choose
-from preprocessing.kernels.words import longest
+from preprocessing.kernels.sequences import longest
 from preprocessing.marks import WORD
 
 COMPILED_WITH = {
     "draws.py": "af11e9b22636e97d",
     "picking.py": "010a19a602c1e544",
-    "words.py": "e216f370b1f40d41",
+    "sequences.py": "6586db01de20f947",
 }
 
 _SPAN, _LEFT, _SINGLE, _RANK = 0, 1, 2, 3  # what the draws of a place are taken for

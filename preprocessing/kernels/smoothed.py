@@ -12,12 +12,13 @@ from preprocessing.compiled import compiled
 from preprocessing.kernels.draws import uniform_at
 from preprocessing.kernels.ngrams import FLOATS
 from preprocessing.kernels.picking import INT64, UINT64, smallest
-from preprocessing.kernels.words import BEGINS, longest
+from preprocessing.kernels.sequences import longest
+from preprocessing.kernels.words import BEGINS
 
 COMPILED_WITH = {
     "draws.py": "af11e9b22636e97d",
     "picking.py": "010a19a602c1e544",
-    "words.py": "e216f370b1f40d41",
+    "sequences.py": "6586db01de20f947",
 }
 
 _ARRIVAL = 0  # what the draws of a place are taken for

@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 from preprocessing.compiled import compiled
 from preprocessing.kernels.draws import integer_at, uniform_at
 from preprocessing.kernels.picking import INT64, OUT, UINT8, UINT64
-from preprocessing.kernels.words import is_in, longest
+from preprocessing.kernels.sequences import is_in, longest
 from preprocessing.marks import WORD
 
-COMPILED_WITH = {"draws.py": "af11e9b22636e97d", "words.py": "e216f370b1f40d41"}
+COMPILED_WITH = {"draws.py": "af11e9b22636e97d", "sequences.py": "6586db01de20f947"}
 
 _LENGTH, _ANCHOR = 0, 1  # what the draws of a try are taken for
 _FATE, _RANDOM_TOKEN = 2, 3  # and those of a place

@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 from preprocessing.compiled import compiled
 from preprocessing.kernels.draws import integer_at, uniform_at
 from preprocessing.kernels.picking import INT64, OUT, UINT8, UINT64
-from preprocessing.kernels.words import is_in, longest
+from preprocessing.kernels.sequences import is_in, longest
 from preprocessing.marks import ENTITY, IN_ENTITY, IN_PHRASE, PHRASE, WORD
 
-COMPILED_WITH = {"draws.py": "af11e9b22636e97d", "words.py": "e216f370b1f40d41"}
+COMPILED_WITH = {"draws.py": "af11e9b22636e97d", "sequences.py": "6586db01de20f947"}
 
 _DRAW, _RANDOM_TOKEN = 0, 1  # what the draws of a place are taken for
 TOKENS, WORDS, PHRASES, ENTITIES = 0, 1, 2, 3

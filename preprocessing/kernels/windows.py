@@ -10,9 +10,14 @@ from preprocessing.compiled import compiled
 from preprocessing.kernels.draws import integer_at, uniform_at
 from preprocessing.kernels.ngrams import FLOATS
 from preprocessing.kernels.picking import INT64, UINT8, UINT64
-from preprocessing.kernels.words import BEGINS, CONTINUES, find_words, longest
+from preprocessing.kernels.sequences import longest
+from preprocessing.kernels.words import BEGINS, CONTINUES, find_words
 
-COMPILED_WITH = {"draws.py": "af11e9b22636e97d", "words.py": "e216f370b1f40d41"}
+COMPILED_WITH = {
+    "draws.py": "af11e9b22636e97d",
+    "sequences.py": "6586db01de20f947",
+    "words.py": "3aad097d1847d8f9",
+}
 
 _PLACE, _NUM_WORDS, _ORDER = 0, 3, 4  # what the draws of a window are taken for
 

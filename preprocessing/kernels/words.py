@@ -9,31 +9,14 @@ from numpy.typing import NDArray
 from preprocessing.compiled import compiled
 from preprocessing.kernels.draws import integer_at, uniform_at
 from preprocessing.kernels.picking import INT64, OUT, UINT8, UINT64
+from preprocessing.kernels.sequences import is_in
 from preprocessing.marks import WORD
 
-COMPILED_WITH = {"draws.py": "af11e9b22636e97d"}
+COMPILED_WITH = {"sequences.py": "6586db01de20f947", "draws.py": "af11e9b22636e97d"}
 
 FATE, RANDOM_TOKEN = 1, 2  # what the draws of a place are taken for; others are the choosers'
 BEGINS, CONTINUES = 1, 2
 """What ``chosen`` says of a token: it begins a chosen word; it goes on with one."""
-
-
-@compiled(numba.int64(INT64))
-def longest(offsets: NDArray[np.int64]) -> int:
-    """Tokens of the longest sequence."""
-    most = 0
-    for number in range(len(offsets) - 1):
-        most = max(most, offsets[number + 1] - offsets[number])
-    return most
-
-
-@compiled(numba.boolean(INT64, numba.int64))
-def is_in(ids: NDArray[np.int64], token: int) -> bool:
-    """Whether a token is one of a few."""
-    found = False
-    for one in ids:
-        found |= one == token
-    return found
 
 
 @compiled(

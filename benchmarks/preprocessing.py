@@ -19,6 +19,7 @@ Memory is the peak of anonymous memory of that process and its children.
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import os
 import statistics
@@ -197,11 +198,11 @@ def encode_theirs(root: Path, name: str) -> dict[str, Any]:
 
 
 def prepare(root: Path) -> Any:
-    import preprocessing.commands
-    import preprocessing.tokenization.choice  # noqa: F401 (imports are not measured)
     from configs.schema import load
     from preprocessing.settings import decode_preparation
 
+    for name in ("preprocessing.commands", "preprocessing.tokenization.choice"):
+        importlib.import_module(name)  # imports are not measured
     (root / "recipe.yaml").write_text(RECIPE.format(root=root))
     return decode_preparation(load(root / "recipe.yaml"))
 

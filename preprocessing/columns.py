@@ -253,7 +253,7 @@ def open_whole(path: Path, size: int) -> pa.ipc.RecordBatchFileReader:
     return reader
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic  # type: ignore[untyped-decorator]  # Numba's has no types
 def _pointer(context: Any, address: Any) -> Any:
     """An address as a pointer."""
 

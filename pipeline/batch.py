@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Int, Int32
 from torch import Tensor
 
 IGNORED = -100
@@ -65,6 +65,8 @@ class Batch:
         channels: what else a model wants to know of each token, by name.
         decoder: what its decoder sees.
         memory: what the model kept of the micro-batch before, where it carries something.
+        boundaries: where the sequences of the flattened rows begin, padding counted as one, and
+            their end; only on the way to kernels that want it.
     """
 
     ids: Int[Tensor, "rows length"]
@@ -75,6 +77,7 @@ class Batch:
     channels: Mapping[str, Int[Tensor, "rows length"]] = field(default_factory=dict)
     decoder: Batch | None = None
     memory: Memory | None = None
+    boundaries: Int32[Tensor, " sequences_and_1"] | None = None
 
     def map(self, change: Callable[[Tensor], Tensor]) -> Batch:
         """The same batch with every tensor changed."""
@@ -89,6 +92,7 @@ class Batch:
             memory=None
             if self.memory is None
             else {name: change(values) for name, values in self.memory.items()},
+            boundaries=None if self.boundaries is None else change(self.boundaries),
         )
 
     def to(self, device: torch.device, *, non_blocking: bool = False) -> Batch:

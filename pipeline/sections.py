@@ -112,6 +112,13 @@ class FarDataConfig:
     max_bytes: Annotated[int, pydantic.Field(ge=2**26)] = 100 * 2**30
 
 
+def _as_named(checkpointing: object) -> object:
+    """What was yes or no before there was a choice."""
+    if isinstance(checkpointing, bool):
+        return "full" if checkpointing else "none"
+    return checkpointing
+
+
 @config
 class TrainConfig:
     """How the training runs.
@@ -121,8 +128,10 @@ class TrainConfig:
         precision: of the forward and backward pass; weights and moments stay fp32.
         micro_batch_rows: rows a rank works on at once.
         init_from: what to begin with instead of drawn weights.
-        activation_checkpointing: compute each layer's activations again in the backward pass
-            instead of keeping them.
+        activation_checkpointing: what the backward pass computes again instead of keeping it:
+            ``none``; ``selective``, the widest activations; ``full``, whole layers.
+        compile: compile each layer for the shapes of a micro-batch (:mod:`torch.compile`). Takes
+            a minute at the start, pays off on GPUs. Draws other dropout masks.
         skip: ranges ``[from, to)`` of steps that are passed over: no rows, no update.
         stop_if: rules that end a run that leads nowhere.
         guards: what happens when a step goes wrong.
@@ -139,7 +148,10 @@ class TrainConfig:
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     micro_batch_rows: Positive
     init_from: InitFromConfig | None = setting(None, resume="recorded")
-    activation_checkpointing: bool = setting(False, resume="free")
+    activation_checkpointing: Annotated[
+        Literal["none", "selective", "full"], pydantic.BeforeValidator(_as_named)
+    ] = setting("none", resume="free")
+    compile: bool = setting(False, resume="recorded")
     skip: tuple[tuple[Steps, Positive], ...] = setting((), resume="recorded")
     stop_if: tuple[StopRule, ...] = setting((), resume="recorded")
     guards: GuardsConfig = setting(GuardsConfig(), resume="recorded")

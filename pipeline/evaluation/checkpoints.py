@@ -9,6 +9,7 @@ import torch
 
 from configs.schema import ConfigError
 from pipeline.objectives.task import PretrainingTask
+from pipeline.precision import autocast
 from pipeline.settings import Run
 from pipeline.training.checkpoints.checkpoint import (
     CHECKPOINTS,
@@ -77,8 +78,7 @@ def load_model(run: Run, checkpoint: Path | None = None) -> PretrainingTask:
 
 def precision(run: Run, device: torch.device) -> contextlib.AbstractContextManager[None]:
     """The precision that the run's validation computes in, as a context."""
-    lower = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(run.train.precision)
-    return torch.autocast(device.type, lower, enabled=lower is not None)
+    return autocast(run.train.precision, device)
 
 
 def _shape(tensor: torch.Tensor | None) -> str:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from pipeline.batch import Batch, Targets
 from pipeline.nn.model import PretrainingModel
+from pipeline.nn.scores import logits
 from pipeline.settings import Run
 from preprocessing.draws import integers, purpose_key
 from preprocessing.storage import InputError, Manifest
@@ -191,8 +192,8 @@ def _predict(
         segment_ids=torch.zeros_like(row),
         targets={"masked_lm": Targets(where, torch.zeros_like(where))},
     )
-    logits = model(batch.to(device))["masked_lm"][:, : vocabulary.size]
-    best = logits.float().softmax(-1).topk(min(top, vocabulary.size))
+    scores = logits(model(batch.to(device))["masked_lm"])[:, : vocabulary.size]
+    best = scores.float().softmax(-1).topk(min(top, vocabulary.size))
     return [
         tuple(map(Prediction, vocabulary.tokens(indices), probabilities))
         for indices, probabilities in zip(best.indices.tolist(), best.values.tolist(), strict=True)

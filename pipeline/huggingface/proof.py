@@ -16,6 +16,7 @@ from torch import Tensor
 
 from pipeline.batch import Batch, Targets
 from pipeline.models import ModelConfig, build_model
+from pipeline.nn.scores import logits
 
 TOLERANCE = 1e-5
 """The largest difference of an fp32 logit that passes."""
@@ -142,7 +143,8 @@ def compare_logits(
     model.load_state_dict(whole, assign=True)
     targets = {name: probe.batch.targets[name] for name in outputs}
     with torch.no_grad():
-        ours = model.eval()(replace(probe.batch, targets=targets))
+        given = model.eval()(replace(probe.batch, targets=targets))
+        ours = {name: logits(given[name]) for name in outputs}
     differences = {name: float((ours[name] - theirs[name]).abs().max()) for name in outputs}
     for name, difference in differences.items():
         bound = TOLERANCE * max(1.0, theirs[name].abs().max().item())
@@ -182,6 +184,6 @@ def _their_logits(
         given = model(
             input_ids=probe.ids, token_type_ids=probe.segment_ids, attention_mask=real.long()
         )
-    logits = {name: getattr(given, field) for name, field in outputs.items()}
+    fields = {name: getattr(given, field) for name, field in outputs.items()}
     # One prediction for each token, or one for each sequence.
-    return {name: values[real] if values.ndim == 3 else values for name, values in logits.items()}
+    return {name: values[real] if values.ndim == 3 else values for name, values in fields.items()}

@@ -23,14 +23,14 @@ from torch import Tensor, nn
 from configs.schema import config
 from pipeline.batch import Batch
 from pipeline.nn.activations import activation
+from pipeline.nn.attending import Attending
 from pipeline.nn.attention import ScaledDotProduct, SelfAttention
 from pipeline.nn.blocks import PostNormBlock, Stack
 from pipeline.nn.embeddings import Embeddings
 from pipeline.nn.feed_forward import FeedForward
 from pipeline.nn.heads import SequenceHead, TokenHead
 from pipeline.nn.initialization import Whole, initialize
-from pipeline.nn.masks import within_sequences
-from pipeline.nn.model import PretrainingModel
+from pipeline.nn.model import Outputs, PretrainingModel
 
 
 @config
@@ -99,6 +99,7 @@ class Bert(PretrainingModel):
                 hidden_size=config.hidden_size, num_classes=2
             )
         self.outputs = tuple(self.heads)
+        self.attending = Attending(config.attention_dropout)
         self._initializer_std = config.initializer_std
         self.initialize()
 
@@ -108,13 +109,12 @@ class Bert(PretrainingModel):
 
     def encode(self, batch: Batch) -> Float[Tensor, "rows length hidden"]:
         """The last hidden states of all positions; those of padding mean nothing."""
-        mask = within_sequences(batch.sequence_ids)
         embedded = self.embeddings(batch.ids, batch.positions, batch.segment_ids)
-        hidden: Tensor = self.blocks(embedded, mask)
+        hidden: Tensor = self.blocks(embedded, self.attending.within(batch, like=embedded))
         return hidden
 
-    def forward(self, batch: Batch) -> dict[str, Tensor]:
-        """Logits for the targets of the batch.
+    def forward(self, batch: Batch) -> Outputs:
+        """Scores for the targets of the batch.
 
         Raises:
             ValueError: the batch has targets that this model has no head for.

@@ -1,14 +1,15 @@
-"""Self-attention: projections around a core, where the core decides what the scores are."""
+"""Self-attention: projections around a core, which says what is scored; a kernel computes it."""
 
 from __future__ import annotations
 
-import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor, nn
+
+from pipeline.nn.attending import Kernel
 
 
 class ScaledDotProduct(nn.Module):
-    """The plain core: softmax(query key^T / sqrt(head_size)) value, fused by torch.
+    """The plain core: softmax(query key^T / sqrt(head_size)) value.
 
     Args:
         dropout: probability of dropping an attention weight while training.
@@ -22,18 +23,13 @@ class ScaledDotProduct(nn.Module):
 
     def forward(
         self,
-        query: Float[Tensor, "rows heads length head_size"],
-        key: Float[Tensor, "rows heads length head_size"],
-        value: Float[Tensor, "rows heads length head_size"],
-        mask: Bool[Tensor, "rows 1 length length"] | None,
-    ) -> Float[Tensor, "rows heads length head_size"]:
-        """Values mixed by the weights; ``mask`` is true where a query may attend, None everywhere.
-
-        Every query must have a key.
-        """
-        return F.scaled_dot_product_attention(
-            query, key, value, attn_mask=mask, dropout_p=self.dropout if self.training else 0.0
-        )
+        query: Float[Tensor, "rows heads queries head_size"],
+        key: Float[Tensor, "rows heads keys head_size"],
+        value: Float[Tensor, "rows heads keys head_size"],
+        kernel: Kernel,
+    ) -> Float[Tensor, "rows heads queries head_size"]:
+        """Values mixed by the weights."""
+        return kernel(query, key, value, dropout=self.dropout if self.training else 0.0)
 
     def extra_repr(self) -> str:
         """What ``print(model)`` shows."""
@@ -44,7 +40,7 @@ class SelfAttention(nn.Module):
     """Multi-head self-attention; ``query``, ``key``, ``value`` and ``output`` all have biases.
 
     Args:
-        core: maps query, key and value of all heads, and the mask, to the mixed values.
+        core: maps query, key and value of all heads, and the kernel, to the mixed values.
 
     Source: Vaswani et al. 2017, https://arxiv.org/abs/1706.03762, section 3.2.2.
     """
@@ -63,14 +59,14 @@ class SelfAttention(nn.Module):
     def forward(
         self,
         hidden: Float[Tensor, "rows length hidden"],
-        mask: Bool[Tensor, "rows 1 length length"] | None,
+        kernel: Kernel,
     ) -> Float[Tensor, "rows length hidden"]:
-        """The mixed values of all heads, projected; ``mask`` goes to the core as it is."""
+        """The mixed values of all heads, projected; ``kernel`` goes to the core as it is."""
         query, key, value = (
             split_heads(project(hidden), self.num_heads)
             for project in (self.query, self.key, self.value)
         )
-        mixed = self.core(query, key, value, mask)
+        mixed = self.core(query, key, value, kernel)
         projected: Tensor = self.output(merge_heads(mixed))
         return projected
 

@@ -7,11 +7,12 @@ largest product of the model and of its ``[places, vocab]`` logits.
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from pipeline.nn.activations import Activation
+from pipeline.nn.cross_entropy import Summed, linear, linear_cross_entropy
+from pipeline.nn.scores import VocabularyScores
 
 
 def pick(
@@ -33,9 +34,16 @@ class TiedDecoder(nn.Module):
         self.weight = words.weight
         self.bias = nn.Parameter(torch.zeros(words.num_embeddings))
 
-    def forward(self, hidden: Float[Tensor, "targets width"]) -> Float[Tensor, "targets vocab"]:
-        """The logits."""
-        return F.linear(hidden, self.weight, self.bias)
+    def forward(
+        self,
+        hidden: Float[Tensor, "targets width"],
+        labels: Int[Tensor, " targets"] | None = None,
+        silent: Bool[Tensor, ""] | None = None,
+    ) -> Float[Tensor, "targets vocab"] | Summed:
+        """The logits; where labels are given their summed cross-entropy, without the logits."""
+        if labels is None:
+            return linear(hidden, self.weight, self.bias)
+        return linear_cross_entropy(hidden, self.weight, self.bias, labels, silent=silent)
 
 
 class TokenHead(nn.Module):
@@ -62,10 +70,10 @@ class TokenHead(nn.Module):
         self,
         hidden: Float[Tensor, "rows length hidden"],
         indices: Int[Tensor, " targets"],
-    ) -> Float[Tensor, "targets vocab"]:
-        """The logits over the vocabulary."""
-        logits: Tensor = self.decoder(self.norm(self.activation(self.dense(pick(hidden, indices)))))
-        return logits
+    ) -> VocabularyScores:
+        """The scores over the vocabulary."""
+        transformed = self.norm(self.activation(self.dense(pick(hidden, indices))))
+        return VocabularyScores(self.decoder, transformed)
 
 
 class SequenceHead(nn.Module):

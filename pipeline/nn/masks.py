@@ -15,13 +15,15 @@ from typing import TypeAlias
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Int, Shaped
 from torch import Tensor
 
 from preprocessing.corruption.prefix import ALL, EARLIER, LATER
 
 IndexMask: TypeAlias = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 """``(row, head, query, key) -> bool``, elementwise."""
+IndexTerm: TypeAlias = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
+"""``(row, head, query, key) -> what is added to the score``, elementwise."""
 
 
 def same_sequence(sequence_ids: Int[Tensor, "rows length"]) -> IndexMask:
@@ -148,11 +150,23 @@ def dense(
 
     There are ``memory_length`` more keys than queries.
     """
+    return everywhere(mask, rows, 1, length, memory_length + length, device)
+
+
+def everywhere(
+    function: IndexTerm,
+    rows: int,
+    heads: int,
+    queries: int,
+    keys: int,
+    device: torch.device | None = None,
+) -> Shaped[Tensor, "rows heads queries keys"]:
+    """An index function evaluated for every row, head, query and key."""
     row = torch.arange(rows, device=device).view(-1, 1, 1, 1)
-    head = torch.zeros(1, dtype=torch.long, device=device)
-    query = torch.arange(length, device=device).view(1, 1, -1, 1)
-    key = torch.arange(memory_length + length, device=device).view(1, 1, 1, -1)
-    return mask(row, head, query, key).expand(rows, 1, length, memory_length + length)
+    head = torch.arange(heads, device=device).view(1, -1, 1, 1)
+    query = torch.arange(queries, device=device).view(1, 1, -1, 1)
+    key = torch.arange(keys, device=device).view(1, 1, 1, -1)
+    return function(row, head, query, key).expand(rows, heads, queries, keys)
 
 
 def hides_nothing(sequence_ids: Int[Tensor, "rows length"]) -> bool:
@@ -164,13 +178,3 @@ def hides_nothing(sequence_ids: Int[Tensor, "rows length"]) -> bool:
     if sequence_ids.device.type != "cpu":
         return False
     return bool((sequence_ids == sequence_ids[:, :1]).all())
-
-
-def within_sequences(
-    sequence_ids: Int[Tensor, "rows length"],
-) -> Bool[Tensor, "rows 1 length length"] | None:
-    """:func:`same_sequence`, dense; None where it hides nothing."""
-    if hides_nothing(sequence_ids):
-        return None
-    rows, length = sequence_ids.shape
-    return dense(same_sequence(sequence_ids), rows, length, sequence_ids.device)

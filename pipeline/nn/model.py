@@ -4,17 +4,22 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from contextlib import nullcontext
-from typing import ClassVar
+from typing import ClassVar, TypeAlias
 
-from torch import Tensor, nn
+import torch
+from torch import nn
 
 from pipeline.batch import Batch, Memory
+from pipeline.nn.attending import Attending, Path
 from pipeline.nn.initialization import Whole
+from pipeline.nn.scores import Scores
 
 MEMORY = "memory/"
 """What begins the names of outputs that are given to the next micro-batch."""
 LABELS = "labels/"
 """What begins the names of outputs that are labels: of the targets whose name follows."""
+
+Outputs: TypeAlias = dict[str, Scores]
 
 
 class PretrainingModel(nn.Module, ABC):
@@ -22,11 +27,13 @@ class PretrainingModel(nn.Module, ABC):
 
     Attributes:
         outputs: names of all that it can predict; each has weights that only this output trains.
+        attending: how its attention is computed.
         attention_rules: what its attention heeds beyond whole sequences, of what corruptions may
             ask for (:meth:`preprocessing.corruption.base.Scheme.attention`).
     """
 
     outputs: tuple[str, ...]
+    attending: Attending
     attention_rules: ClassVar[frozenset[str]] = frozenset()
 
     @abstractmethod
@@ -44,9 +51,13 @@ class PretrainingModel(nn.Module, ABC):
         """
         return None
 
+    def attention_path(self, device: torch.device, dtype: torch.dtype) -> Path:
+        """How its attention is computed there, in that precision, and why."""
+        return self.attending.path(device.type, dtype, rule=bool(self.attention_rules))
+
     @abstractmethod
-    def forward(self, batch: Batch) -> dict[str, Tensor]:
-        """Logits ``[targets, classes]`` by the name of the targets, for the batch's targets.
+    def forward(self, batch: Batch) -> Outputs:
+        """Scores ``[targets, classes]`` by the name of the targets, for the batch's targets.
 
         A model that carries something from micro-batch to micro-batch adds ``memory/<name>``, of
         the names and shapes of :meth:`initial_memory`. One that makes the labels of some targets

@@ -12,6 +12,7 @@ from pydantic import Field
 from torch import Tensor
 
 from pipeline.batch import IGNORED, Batch
+from pipeline.nn.scores import Scores, VocabularyScores
 
 Probability: TypeAlias = Annotated[float, Field(gt=0, le=1)]
 
@@ -43,23 +44,18 @@ class Objective(Protocol):
     def probability(self) -> float:
         """The share of steps that it is trained in."""
 
-    def __call__(self, logits: Mapping[str, Tensor], batch: Batch) -> Loss:
+    def __call__(self, outputs: Mapping[str, Scores], batch: Batch) -> Loss:
         """The loss of a micro-batch."""
 
 
-def cross_entropy_sum(
-    logits: Float[Tensor, "targets classes"], labels: Int[Tensor, " targets"]
-) -> Float[Tensor, ""]:
+def classification_loss(scores: Scores, labels: Int[Tensor, " targets"]) -> Loss:
     """Summed cross-entropy in fp32; targets labelled ``IGNORED`` add exactly nothing."""
-    return F.cross_entropy(logits.float(), labels, ignore_index=IGNORED, reduction="sum")
-
-
-def classification_loss(
-    logits: Float[Tensor, "targets classes"], labels: Int[Tensor, " targets"]
-) -> Loss:
-    """Cross-entropy with its counts."""
+    count = (labels != IGNORED).sum().float()
+    if isinstance(scores, VocabularyScores):
+        total, correct = scores.cross_entropy(labels)
+        return Loss(total, count, correct)
     return Loss(
-        total=cross_entropy_sum(logits, labels),
-        count=(labels != IGNORED).sum().float(),
-        correct=(logits.detach().argmax(-1) == labels).sum().float(),
+        total=F.cross_entropy(scores.float(), labels, ignore_index=IGNORED, reduction="sum"),
+        count=count,
+        correct=(scores.detach().argmax(-1) == labels).sum().float(),
     )

@@ -10,10 +10,10 @@ from collections.abc import Mapping
 from typing import Literal, TypeAlias
 
 from pydantic import PositiveFloat
-from torch import Tensor
 
 from configs.schema import config, setting
 from pipeline.batch import Batch
+from pipeline.nn.scores import Scores
 from pipeline.objectives.base import Loss, Probability, classification_loss
 
 Question: TypeAlias = Literal[
@@ -54,6 +54,6 @@ class Classification:
         self.weight = config.weight
         self.probability = config.probability
 
-    def __call__(self, logits: Mapping[str, Tensor], batch: Batch) -> Loss:
-        """The loss of a micro-batch, from logits ``[targets, classes]``."""
-        return classification_loss(logits[self.name], batch.targets[self.name].labels)
+    def __call__(self, outputs: Mapping[str, Scores], batch: Batch) -> Loss:
+        """The loss of a micro-batch, from scores ``[targets, classes]``."""
+        return classification_loss(outputs[self.name], batch.targets[self.name].labels)

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from typing import Literal
 
 from pydantic import PositiveFloat
-from torch import Tensor
 
 from configs.schema import config, setting
 from pipeline.batch import Batch
+from pipeline.nn.scores import Scores
 from pipeline.objectives.base import Loss, Probability, classification_loss
 
 
@@ -37,6 +37,6 @@ class MaskedLM:
         self.weight = config.weight
         self.probability = config.probability
 
-    def __call__(self, logits: Mapping[str, Tensor], batch: Batch) -> Loss:
-        """The loss of a micro-batch, from logits ``[targets, vocab]``."""
-        return classification_loss(logits["masked_lm"], batch.targets["masked_lm"].labels)
+    def __call__(self, outputs: Mapping[str, Scores], batch: Batch) -> Loss:
+        """The loss of a micro-batch, from scores ``[targets, vocab]``."""
+        return classification_loss(outputs["masked_lm"], batch.targets["masked_lm"].labels)

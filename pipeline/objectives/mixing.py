@@ -36,4 +36,4 @@ def denominators(
 
     counts [120, 16], trained [True, False] -> [120, inf]
     """
-    return counts.masked_fill(~trained.to(counts.device), math.inf)
+    return counts.masked_fill(~trained.to(counts.device, non_blocking=True), math.inf)

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from configs.schema import ConfigError
 from pipeline.batch import IGNORED, Batch, Memory
-from pipeline.nn.model import LABELS, MEMORY, PretrainingModel
+from pipeline.nn.model import LABELS, MEMORY, Outputs, PretrainingModel
+from pipeline.nn.scores import silenced
 from pipeline.objectives.base import Objective
 
 
@@ -83,27 +84,31 @@ class PretrainingTask(nn.Module):
         infinite the objective is not trained: it adds exactly nothing, and the gradients of what
         only it trains are exactly zero, even if its loss is not finite.
         """
-        logits = self.model(batch)
-        batch = _relabelled(batch, _beginning(LABELS, logits))
+        outputs = self.model(batch)
+        scores = {name: outputs[name] for name in self.objectives}
+        batch = _relabelled(batch, _beginning(LABELS, outputs))
         left_out = denominators.isinf()
         losses, shares = [], []
         for (name, objective), silent, denominator in zip(
             self.objectives.items(), left_out, denominators.clamp(min=1), strict=True
         ):
             if name in self._sometimes:
-                # Both hold the same values; the gradient goes to the one that is taken.
-                logits[name] = torch.where(silent, logits[name].detach(), logits[name])
-            loss = objective(logits, batch)
+                scores[name] = silenced(scores[name], silent)
+            loss = objective(scores, batch)
             losses.append(loss)
             shares.append((objective.weight * loss.total / denominator).masked_fill(silent, 0))
         statistics = [torch.stack((loss.total, loss.count, loss.correct)) for loss in losses]
-        memory = {name: kept.detach() for name, kept in _beginning(MEMORY, logits).items()}
+        memory = {name: kept.detach() for name, kept in _beginning(MEMORY, outputs).items()}
         return Computed(torch.stack(shares).sum(), torch.stack(statistics).detach(), memory)
 
 
-def _beginning(prefix: str, outputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _beginning(prefix: str, outputs: Outputs) -> dict[str, Tensor]:
     """Outputs whose name begins so, by the rest of it."""
-    return {n.removeprefix(prefix): kept for n, kept in outputs.items() if n.startswith(prefix)}
+    return {
+        name.removeprefix(prefix): kept
+        for name, kept in outputs.items()
+        if name.startswith(prefix) and isinstance(kept, Tensor)
+    }
 
 
 def _relabelled(batch: Batch, made: Mapping[str, Tensor]) -> Batch:

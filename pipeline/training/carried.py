@@ -31,7 +31,8 @@ class Carried:
     def __init__(self, engine: Engine, rows: int) -> None:
         self._engine = engine
         self._rows = rows
-        self._initial = engine.task.model.initial_memory(rows)
+        initial = engine.task.model.initial_memory(rows)
+        self._initial = initial and {name: t.to(engine.device) for name, t in initial.items()}
         self._kept: dict[int, Memory] = {}
         self._coming: dict[int, Memory] = {}
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from pipeline.batch import Batch
 from pipeline.objectives.task import PretrainingTask
 from pipeline.optim.zero_layout import whole
+from pipeline.precision import autocast
 from pipeline.sections import Fp16Config
 from pipeline.training.checkpoints.state_files import LOCAL_FILE, read_tensor_steps, write_names
 from pipeline.training.checkpoints.states import (
@@ -48,7 +49,7 @@ class LocalEngine:
         self.task = task.to(self.device)
         self.optimizer = optimizer
         self._names = names_in_order(task.model, optimizer)
-        self._lower = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision)
+        self._precision = precision
         self._loss_scale = LossScale(fp16) if precision == "fp16" else None
         self._clipping = gradient_clipping
 
@@ -145,4 +146,4 @@ class LocalEngine:
         fill(trained, self.optimizer, saved)
 
     def _autocast(self) -> contextlib.AbstractContextManager[None]:
-        return torch.autocast(self.device.type, self._lower, enabled=self._lower is not None)
+        return autocast(self._precision, self.device)

@@ -17,17 +17,19 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor
 
-from pipeline.data import Data, Deal, MicroBatch, OpenRows, count_targets, load
+from pipeline.data import Data, Deal, MicroBatch, OpenRows, load
 from pipeline.objectives.mixing import denominators, trained_in
 from pipeline.optim import Lamb
 from pipeline.optim.lamb import Norms
 from pipeline.phases import Timeline
+from pipeline.precision import dtype
 from pipeline.settings import Run
 from pipeline.training.agreement import TrainingStopped, compare_progress
 from pipeline.training.carried import Carried
 from pipeline.training.checkpoints.saving import Saver
 from pipeline.training.dump import Failure, write_failure
 from pipeline.training.engine import Engine, StepOutcome
+from pipeline.training.feeding import Fed, feed
 from pipeline.training.guards import Guard, Spike
 from pipeline.training.progress import Progress
 from pipeline.training.skips import SetBack
@@ -84,10 +86,10 @@ class Trainer:
         self._event(step, "phase", phase=phase, batch_rows=stretch.batch_rows)
         started = time.perf_counter()
         begins = self._beginnings(step)
-        for batches in self._batches(step):
+        for fed in self._steps(step):
             if begins(step):
                 self._carried.forget()
-            measured = self._guarded_step(step, batches)
+            measured = self._guarded_step(step, fed)
             step += 1
             if measured is not None:
                 self._log(step, measured, time.perf_counter() - started)
@@ -105,13 +107,13 @@ class Trainer:
             self._evaluate_and_save(end)
         return end
 
-    def _guarded_step(self, step: int, batches: list[MicroBatch]) -> StepMeasures | None:
+    def _guarded_step(self, step: int, fed: Fed) -> StepMeasures | None:
         """A step, computed again where it came to nothing; None where it had to be passed over."""
         retries = self._run.train.guards.retries
         for attempt in range(1 + retries):
-            measured = self.step(step, batches)
+            measured = self.step(step, fed)
             while measured.overflowed:
-                measured = self.step(step, batches)
+                measured = self.step(step, fed)
             if measured.outcome.applied:
                 if attempt:
                     self._tell(
@@ -126,7 +128,7 @@ class Trainer:
             gradient_norm=str(measured.outcome.gradient_norm),
         )
         if self._guard.failed():
-            self._stop_not_finite(step, batches, measured)
+            self._stop_not_finite(step, fed.batches, measured)
         return None
 
     def _stop_not_finite(
@@ -212,16 +214,19 @@ class Trainer:
         self._event(step, "stopped", reason=reason)
         raise TrainingStopped(f"stopped after step {step}: {reason}")
 
-    def step(self, step: int, batches: list[MicroBatch]) -> StepMeasures:
-        """One optimizer step on this rank's micro-batches."""
+    def step(self, step: int, fed: Fed) -> StepMeasures:
+        """One optimizer step on this rank's micro-batches.
+
+        The host waits for the device where the engine learns whether the step was applied, at its
+        end, and nowhere else.
+        """
         engine = self._engine
-        counts = engine.sum(count_targets(batches, self._names).to(engine.device))
+        counts = engine.sum(fed.counts.clone())
         divisors = self._denominators(step, counts)
         statistics = torch.zeros(len(self._names), 3, device=engine.device)
-        for batch, number, _ in batches:
+        for batch, number, _ in fed.batches:
             torch.manual_seed(dropout_seed(self._run.seed, step, number))
-            given = self._carried.give(batch, number).to(engine.device, non_blocking=True)
-            passed = engine.backward(given, divisors)
+            passed = engine.backward(self._carried.give(batch, number), divisors)
             statistics += passed.statistics
             self._carried.keep(number, passed.memory)
         rate = self._timeline.learning_rate(step)
@@ -250,9 +255,9 @@ class Trainer:
             self._tell(step, "memory", told)
         return begins
 
-    def _batches(self, step: int) -> Iterator[list[MicroBatch]]:
-        """This rank's micro-batches, step after step, from ``step`` as far as the batch stays and
-        nothing is passed over."""
+    def _steps(self, step: int) -> Iterator[Fed]:
+        """This rank's work, step after step, from ``step`` as far as the batch stays and nothing
+        is passed over."""
         settings, engine = self._run.train, self._engine
         place, stretch = self._timeline.place(step), self._timeline.stretch(step)
         end = self._set_back.skips.next(step, step + stretch.end_step - place.step)
@@ -265,12 +270,14 @@ class Trainer:
             world_size=engine.world_size,
         )
         engine.begin_phase(deal.rounds)
-        return load(
+        loaded = load(
             self._data.phases[place.phase],
             deal,
             workers=settings.loader_workers,
             pin=engine.device.type == "cuda",
         )
+        path = engine.task.model.attention_path(engine.device, dtype(settings.precision))
+        return feed(loaded, engine.device, self._names, varlen=path.name == "varlen")
 
     def _log(self, step: int, measured: StepMeasures, seconds: float) -> None:
         """Tell of a step where the interval asks for it; all ranks then compare where they are."""

@@ -15,7 +15,7 @@ import math
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from configs.schema import load
 from pipeline.objectives.task import PretrainingTask
+from pipeline.precision import autocast
 from pipeline.settings import decode_run
 from pipeline.training.checkpoints.checkpoint import CONFIG_FILE, WEIGHTS_FILE
 from pipeline.training.dump import read_failure, read_micro_batches
@@ -32,8 +33,6 @@ from pipeline.training.loop import dropout_seed
 from pipeline.training.start import build_task
 from preprocessing.console import FAILED, Ended, guarded
 from preprocessing.storage import InputError
-
-_LOWER = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass(frozen=True)
@@ -76,17 +75,17 @@ def reproduce(folder: Path) -> Iterator[Finding]:
     if lacking := sorted(set(range(failure.world_size)) - held):
         raise InputError(f"{folder}: the batches of ranks {lacking} lie on other hosts; copy them")
     run = decode_run(load(folder / CONFIG_FILE))
-    task = build_task(run)
+    # Modules are looked into one by one, which compiled blocks would not let happen.
+    task = build_task(replace(run, train=replace(run.train, compile=False)))
     task.model.load_state_dict(load_file(str(folder / WEIGHTS_FILE)), strict=False)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     task = task.to(device).train()
     denominators = torch.tensor(failure.denominators, device=device)
-    lower = _LOWER.get(failure.precision)
     for rank, number, batch in read_micro_batches(folder):
         torch.manual_seed(dropout_seed(failure.seed, failure.step, number))
         with (
             first_not_finite(task) as found,
-            torch.autocast(device.type, lower, enabled=lower is not None),
+            autocast(failure.precision, device),
         ):
             loss, *_ = task(batch.to(device), denominators)
         task.zero_grad()

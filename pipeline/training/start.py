@@ -19,13 +19,14 @@ from configs.schema import ConfigError
 from pipeline.data import Data
 from pipeline.fitting import fit
 from pipeline.models import ModelConfig, build_model
-from pipeline.nn.blocks import recompute_activations
+from pipeline.nn.blocks import compile_blocks, save_memory
 from pipeline.nn.model import PretrainingModel
 from pipeline.objectives import build_objectives
 from pipeline.objectives.task import PretrainingTask
 from pipeline.opening import open_data
 from pipeline.optim import build_optimizer, describe_groups
 from pipeline.optim.table import treatment_table
+from pipeline.precision import dtype
 from pipeline.settings import Run
 from pipeline.training.agreement import compare_ranks, digests_of, refuse, together, traits_of
 from pipeline.training.checkpoints.checkpoint import (
@@ -167,11 +168,20 @@ def build_task(
     """The model with new weights, the same on every rank, and its objectives."""
     torch.manual_seed(int(purpose_key(run.seed, "weights")) >> 1)
     model = build(run.model)
-    if run.train.activation_checkpointing:
-        recompute_activations(model)
+    save_memory(model, run.train.activation_checkpointing)
+    if compiles(run):
+        compile_blocks(model)
+        model.attending.static = True
     objectives = build_objectives(run.objectives)
     in_tasks = objectives if any(phase.tasks for phase in run.phases) else ()
     return PretrainingTask(model, objectives, sometimes=in_tasks)
+
+
+def compiles(run: Run) -> bool:
+    """Whether blocks are compiled; those of which no rank has all weights stay as they are."""
+    settings = run.train
+    partitioned = settings.engine == "deepspeed" and run.deepspeed.zero_stage == 3
+    return settings.compile and not partitioned
 
 
 def build_engine(run: Run) -> Engine:
@@ -318,6 +328,10 @@ def _describe(run: Run, engine: Engine, first_step: int) -> None:
         f"training {run.model.family} ({num_parameters:,} parameters) on {engine.world_size} "
         f"x {engine.device.type}, steps {first_step} to {run.total_steps}, {rows} rows a step",
     )
+    name, reason = engine.task.model.attention_path(engine.device, dtype(run.train.precision))
+    _say(0, f"attention: {name} ({reason})")
+    if run.train.compile and not compiles(run):
+        _say(0, "train.compile: blocks stay as they are at ZeRO stage 3")
     treatments = describe_groups(run.optimizer, engine.task.model)
     Console(stderr=True).print(treatment_table(treatments, run.optimizer.weight_decay))
 

@@ -6,6 +6,7 @@ from pipeline.huggingface import config_to_huggingface, name_table
 from pipeline.huggingface.proof import make_probe
 from pipeline.huggingface.tokenizer import TokenizerInfo
 from pipeline.models.bert import Bert, BertConfig
+from pipeline.nn.scores import logits
 
 TINY = BertConfig(
     family="bert", vocab_size=50, hidden_size=16, num_layers=2, num_heads=4, intermediate_size=32
@@ -42,7 +43,7 @@ def test_packed_logits_are_those_of_transformers_unpacked(config: BertConfig, pe
     theirs, ours = theirs_and_ours(config, perturb)
     probe = make_probe(config.vocab_size, config.max_positions, config.num_segments)
     with torch.no_grad():
-        logits = ours(probe.batch)
+        outputs = ours(probe.batch)
         tokens, classes = [], []
         for ids, segments, length in zip(probe.ids, probe.segment_ids, probe.lengths, strict=True):
             given = theirs(
@@ -54,8 +55,8 @@ def test_packed_logits_are_those_of_transformers_unpacked(config: BertConfig, pe
             classes.append(given.seq_relationship_logits)
     masked_lm, next_sentence = torch.cat(tokens), torch.cat(classes)
     # Measured: 3.6e-7 tiny, 4.2e-7 tanh, 1.2e-6 base.
-    torch.testing.assert_close(logits["masked_lm"], masked_lm, atol=1e-5, rtol=0)
-    torch.testing.assert_close(logits["next_sentence"], next_sentence, atol=1e-5, rtol=0)
+    torch.testing.assert_close(logits(outputs["masked_lm"]), masked_lm, atol=1e-5, rtol=0)
+    torch.testing.assert_close(outputs["next_sentence"], next_sentence, atol=1e-5, rtol=0)
 
 
 def test_parameters_are_as_many_as_in_transformers(perturb) -> None:

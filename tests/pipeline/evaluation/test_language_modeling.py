@@ -23,6 +23,7 @@ from pipeline.evaluation.language_modeling import (
     read_evaluation,
     score_set,
 )
+from pipeline.nn.scores import logits
 from pipeline.training.start import build_task
 from pipeline.training.tracking import read_metrics
 from preprocessing.rows import RowSet
@@ -123,8 +124,8 @@ def test_shuffled_context_is_the_loss_on_the_same_targets_in_shuffled_rows(recip
     ids[inside] = shuffle_context(seen, places, rows.special, seed=run.seed)
     batch = to_batch(dataclasses.replace(arrays, ids=ids))
     with torch.no_grad():
-        logits = task.model(batch)["masked_lm"].double()
-    by_hand = torch.nn.functional.cross_entropy(logits, torch.from_numpy(labels)).item()
+        scores = logits(task.model(batch)["masked_lm"]).double()
+    by_hand = torch.nn.functional.cross_entropy(scores, torch.from_numpy(labels)).item()
     result = score_set(run, task, "heldout", source, unigram(run))
     assert result.shuffled == pytest.approx(by_hand, rel=1e-6)  # summed in fp32
     assert abs(result.below_shuffled) > 1e-3  # far off the plain loss, as such a model is

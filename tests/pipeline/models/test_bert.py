@@ -9,6 +9,7 @@ from configs.schema import ConfigError, load
 from pipeline.batch import Batch, Targets
 from pipeline.models import ModelConfig, build_model
 from pipeline.models.bert import Bert, BertConfig
+from pipeline.nn.scores import logits
 
 TINY = BertConfig(
     family="bert", vocab_size=50, hidden_size=16, num_layers=2, num_heads=4, intermediate_size=32
@@ -40,8 +41,8 @@ def test_published_shapes_have_the_published_number_of_parameters(
 
 def test_logits_are_given_for_the_targets_of_the_batch_alone(batch: Batch) -> None:
     model = tiny()
-    logits = model(batch)
-    assert {name: tuple(values.shape) for name, values in logits.items()} == {
+    outputs = model(batch)
+    assert {name: tuple(logits(values).shape) for name, values in outputs.items()} == {
         "masked_lm": (6, 50),
         "next_sentence": (4, 2),
     }
@@ -51,7 +52,7 @@ def test_logits_are_given_for_the_targets_of_the_batch_alone(batch: Batch) -> No
 
 def test_every_parameter_is_used_even_without_real_targets(batch: Batch) -> None:
     model = tiny()
-    sum(values.sum() for values in model(batch.weightless()).values()).backward()
+    sum(logits(values).sum() for values in model(batch.weightless()).values()).backward()
     unused = [name for name, parameter in model.named_parameters() if parameter.grad is None]
     assert unused == []
 
@@ -69,7 +70,7 @@ def everywhere(batch: Batch) -> Batch:
 
 
 def logits_of_row(model: Bert, batch: Batch) -> torch.Tensor:
-    return model(everywhere(batch))["masked_lm"].view(*batch.ids.shape, -1)[0]
+    return logits(model(everywhere(batch))["masked_lm"]).view(*batch.ids.shape, -1)[0]
 
 
 @pytest.mark.parametrize("place", range(8))
@@ -104,14 +105,14 @@ def test_packed_sequences_get_the_logits_they_have_alone(batch: Batch) -> None:
 def test_dropout_follows_the_generator_and_stops_in_evaluation(batch: Batch) -> None:
     model = tiny()
 
-    def logits(seed: int) -> torch.Tensor:
+    def drawn(seed: int) -> torch.Tensor:
         torch.manual_seed(seed)
-        return model(batch)["masked_lm"]
+        return logits(model(batch)["masked_lm"])
 
-    assert torch.equal(logits(1), logits(1))
-    assert not torch.equal(logits(1), logits(2))
+    assert torch.equal(drawn(1), drawn(1))
+    assert not torch.equal(drawn(1), drawn(2))
     model.eval()
-    assert torch.equal(logits(1), logits(2))
+    assert torch.equal(drawn(1), drawn(2))
 
 
 def test_embedding_dropout_zeroes_the_stated_share() -> None:

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from pipeline.nn.attending import Dense
 from pipeline.nn.attention import ScaledDotProduct, SelfAttention, merge_heads, split_heads
 from pipeline.nn.masks import dense, same_sequence
 
@@ -27,7 +28,7 @@ def test_attention_is_the_published_formula() -> None:
     hidden = torch.randn(2, 7, 24, dtype=torch.float64)
     mask = dense(same_sequence(torch.tensor([[1, 1, 1, 2, 2, 0, 0], [1] * 7])), 2, 7)
     expected = written_out(attention, hidden, mask)
-    torch.testing.assert_close(attention(hidden, mask), expected, atol=1e-14, rtol=0)
+    torch.testing.assert_close(attention(hidden, Dense(mask)), expected, atol=1e-14, rtol=0)
 
 
 def test_heads_are_cut_and_joined_without_change() -> None:
@@ -43,14 +44,14 @@ def test_attention_dropout_drops_the_stated_share_while_training_only() -> None:
     query = key = torch.zeros(8, 4, 128, 16)
     value = torch.eye(128)[:, :16].expand(8, 4, 128, 16)
     torch.manual_seed(0)
-    weights = core(query, key, value, None)  # 16 of the 128 uniform weights of every query
+    weights = core(query, key, value, Dense(None))  # 16 of the 128 uniform weights of every query
     dropped = (weights == 0).float().mean().item()
     # 65536 draws: the deviation of the mean is 0.0017.
     assert dropped == pytest.approx(0.25, abs=0.007)
     kept = weights[weights != 0]
     torch.testing.assert_close(kept, torch.full_like(kept, 1 / 128 / 0.75))
     core.eval()
-    assert (core(query, key, value, None) == 1 / 128).all()
+    assert (core(query, key, value, Dense(None)) == 1 / 128).all()
 
 
 def test_a_width_that_the_heads_do_not_divide_is_refused() -> None:

@@ -1,7 +1,7 @@
 import torch
 from torch import Tensor, nn
 
-from pipeline.nn.blocks import PostNormBlock, Stack, recompute_activations
+from pipeline.nn.blocks import PostNormBlock, Stack, save_memory
 
 
 class Constant(nn.Module):
@@ -51,7 +51,7 @@ def test_a_stack_gives_each_block_the_output_of_the_one_before() -> None:
 
 def test_recomputed_blocks_run_once_more_in_the_backward_pass() -> None:
     model = nn.ModuleDict({"encoder": Stack([Scaled(3.0), Scaled(0.5)])})
-    recompute_activations(model)
+    save_memory(model, "full")
     hidden = torch.ones(1, 1, 2, requires_grad=True)
     output = model["encoder"](hidden, None)
     assert [block.calls for block in model["encoder"]] == [1, 1]

@@ -3,6 +3,7 @@ from torch import nn
 
 from pipeline.nn.activations import activation
 from pipeline.nn.heads import SequenceHead, TokenHead, pick
+from pipeline.nn.scores import logits
 
 
 def test_places_are_positions_of_the_flattened_batch() -> None:
@@ -16,9 +17,9 @@ def test_the_decoder_shares_the_table_as_one_parameter() -> None:
     assert head.decoder.weight is words.weight
     model = nn.ModuleDict({"words": words, "head": head})
     assert sum(p is words.weight for p in model.parameters()) == 1
-    logits = head(torch.randn(2, 3, 8), torch.tensor([1, 5, 0, 0]))
-    assert logits.shape == (4, 11)
-    logits.sum().backward()
+    scores = logits(head(torch.randn(2, 3, 8), torch.tensor([1, 5, 0, 0])))
+    assert scores.shape == (4, 11)
+    scores.sum().backward()
     assert words.weight.grad is not None
     assert words.weight.grad.abs().sum() > 0
 

@@ -3,7 +3,7 @@ import torch
 from torch.nn.attention.flex_attention import create_block_mask, flex_attention
 from torch.nn.functional import scaled_dot_product_attention
 
-from pipeline.nn.masks import dense, hides_nothing, same_sequence, within_sequences
+from pipeline.nn.masks import dense, hides_nothing, same_sequence
 
 SEQUENCE_IDS = torch.tensor([[1, 1, 2, 0], [1, 1, 1, 1]])
 
@@ -22,11 +22,10 @@ def test_no_query_is_left_without_a_key() -> None:
 
 
 def test_the_mask_is_left_out_exactly_where_it_hides_nothing() -> None:
-    assert within_sequences(torch.ones(3, 5, dtype=torch.long)) is None
-    assert within_sequences(SEQUENCE_IDS) is not None
+    assert hides_nothing(torch.ones(3, 5, dtype=torch.long))
+    assert not hides_nothing(SEQUENCE_IDS)
     assert not hides_nothing(SEQUENCE_IDS[:1])
-    padded = torch.tensor([[1, 1, 1, 0]])
-    assert within_sequences(padded) is not None
+    assert not hides_nothing(torch.tensor([[1, 1, 1, 0]]))
 
 
 def test_no_answer_is_waited_for_on_other_devices() -> None:

@@ -7,7 +7,7 @@ from pydantic import TypeAdapter
 from configs.schema import ConfigError, resume_classes
 from pipeline.batch import IGNORED, Batch, Targets
 from pipeline.objectives import ObjectiveConfig, build_objectives
-from pipeline.objectives.base import classification_loss, cross_entropy_sum
+from pipeline.objectives.base import classification_loss
 from pipeline.objectives.masked_lm import MaskedLMConfig
 from pipeline.objectives.next_sentence import NextSentenceConfig
 
@@ -22,7 +22,7 @@ def test_sums_count_real_targets_only() -> None:
 
 def test_half_precision_logits_are_summed_in_fp32() -> None:
     logits = torch.zeros(1000, 30522, dtype=torch.bfloat16)
-    total = cross_entropy_sum(logits, torch.zeros(1000, dtype=torch.long))
+    total = classification_loss(logits, torch.zeros(1000, dtype=torch.long)).total
     assert total.dtype == torch.float32
     assert total.item() == pytest.approx(1000 * math.log(30522), rel=1e-6)
 

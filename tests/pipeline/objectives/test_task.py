@@ -7,6 +7,7 @@ import torch
 from configs.schema import ConfigError
 from pipeline.batch import IGNORED, Batch, Targets
 from pipeline.models.bert import Bert, BertConfig
+from pipeline.nn.scores import logits
 from pipeline.objectives import build_objectives
 from pipeline.objectives.masked_lm import MaskedLMConfig
 from pipeline.objectives.next_sentence import NextSentenceConfig
@@ -98,10 +99,10 @@ def test_micro_batches_of_one_step_add_up_to_its_mean() -> None:
         },
     )
     task.zero_grad()
-    logits = task.model(whole)
+    outputs = task.model(whole)
     mean = torch.nn.functional.cross_entropy
-    masked_lm = mean(logits["masked_lm"], whole.targets["masked_lm"].labels)
-    next_sentence = mean(logits["next_sentence"], whole.targets["next_sentence"].labels)
+    masked_lm = mean(logits(outputs["masked_lm"]), whole.targets["masked_lm"].labels)
+    next_sentence = mean(outputs["next_sentence"], whole.targets["next_sentence"].labels)
     expected = masked_lm + 0.5 * next_sentence
     expected.backward()
     assert sum(losses) == pytest.approx(expected.item(), rel=1e-6)
@@ -116,12 +117,12 @@ def test_statistics_are_sums_in_the_order_of_the_names() -> None:
     assert task.objective_names == ("masked_lm", "next_sentence")
     assert statistics.dtype == torch.float32
     assert not statistics.requires_grad
-    logits = task.model(batch)
+    outputs = task.model(batch)
     for name, row in zip(task.objective_names, statistics, strict=True):
         labels = batch.targets[name].labels
         real = labels != IGNORED
-        guessed = logits[name].argmax(-1)
-        picked = logits[name].log_softmax(-1)[real].gather(1, labels[real].unsqueeze(1))
+        guessed = logits(outputs[name]).argmax(-1)
+        picked = logits(outputs[name]).log_softmax(-1)[real].gather(1, labels[real].unsqueeze(1))
         assert row[0].item() == pytest.approx(-picked.sum().item(), rel=1e-5)
         assert row[1:].tolist() == [real.sum(), (guessed == labels).sum()]
 

@@ -80,7 +80,7 @@ def test_a_twin_learns(local: Path, twin: str) -> None:
 def test_a_twin_may_recompute_its_activations(
     recipe: Path, local: Path, tmp_path: Path, twin: str
 ) -> None:
-    recomputing = ("train.engine=local", "train.activation_checkpointing=true")
+    recomputing = ("train.engine=local", "train.activation_checkpointing=full")
     run_twin(recipe, TwinJob(twin, tmp_path, recomputing))
     assert_same_training(tmp_path, local / twin, twin)
 

@@ -12,6 +12,7 @@ from twins import MEMORY_LENGTH, PairTwin, StreamTwin, TranslatorTwin, sample
 
 from pipeline.batch import IGNORED, Batch, Targets
 from pipeline.nn.model import MEMORY
+from pipeline.nn.scores import logits
 from pipeline.objectives.task import PretrainingTask
 
 VOCAB = 50
@@ -82,7 +83,7 @@ def test_the_labels_that_a_model_makes_are_those_that_count() -> None:
     task, batch = pair_task(), pair_batch()
     outputs = task.model(batch)
     picks = batch.targets["masked_lm"]
-    drawn = sample(outputs["masked_lm"], picks.extra["uniform"])
+    drawn = sample(logits(outputs["masked_lm"]), picks.extra["uniform"])
     wrong = set(picks.indices[:-1][(drawn != picks.labels)[:-1]].tolist())
     made = outputs["labels/replaced_tokens"]
     assert set(made.nonzero().flatten().tolist()) == wrong
@@ -100,12 +101,12 @@ def test_windows_with_memory_are_one_pass() -> None:
     torch.manual_seed(0)
     model = StreamTwin(VOCAB, 0.0).double()
     ids = draw_ids(3, 2 * MEMORY_LENGTH)
-    whole = model(causal_batch(ids))["causal_lm"].view(3, -1, VOCAB)
+    whole = logits(model(causal_batch(ids))["causal_lm"]).view(3, -1, VOCAB)
     memory, parts = None, []
     for begin in range(0, ids.shape[1], 8):
         outputs = model(replace(causal_batch(ids[:, begin : begin + 8]), memory=memory))
         memory = {name.removeprefix(MEMORY): t for name, t in outputs.items() if MEMORY in name}
-        parts.append(outputs["causal_lm"].view(3, -1, VOCAB))
+        parts.append(logits(outputs["causal_lm"]).view(3, -1, VOCAB))
     apart = torch.cat(parts, dim=1)
     torch.testing.assert_close(apart[:, : MEMORY_LENGTH + 8], whole[:, : MEMORY_LENGTH + 8])
     assert memory["filled"].tolist() == [MEMORY_LENGTH] * 3

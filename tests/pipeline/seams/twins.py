@@ -17,14 +17,16 @@ from torch import Tensor, nn
 
 from pipeline.batch import IGNORED, Batch, Memory, Targets
 from pipeline.nn.activations import activation
+from pipeline.nn.attending import Attending, Dense, Kernel
 from pipeline.nn.attention import ScaledDotProduct, SelfAttention, merge_heads, split_heads
 from pipeline.nn.blocks import PostNormBlock, Stack
 from pipeline.nn.embeddings import Embeddings
 from pipeline.nn.feed_forward import FeedForward
 from pipeline.nn.heads import SequenceHead, TokenHead
 from pipeline.nn.initialization import Whole, initialize
-from pipeline.nn.masks import within_sequences
-from pipeline.nn.model import LABELS, MEMORY, PretrainingModel
+from pipeline.nn.masks import IndexMask, causal
+from pipeline.nn.model import LABELS, MEMORY, Outputs, PretrainingModel
+from pipeline.nn.scores import Scores, logits
 from pipeline.objectives.base import Loss, classification_loss
 
 HIDDEN, HEADS, LENGTH, MEMORY_LENGTH = 32, 2, 64, 24
@@ -37,14 +39,15 @@ class Classified:
     def __init__(self, name: str, weight: float = 1.0) -> None:
         self.name, self.weight, self.probability = name, weight, 1.0
 
-    def __call__(self, logits: Mapping[str, Tensor], batch: Batch) -> Loss:
-        return classification_loss(logits[self.name], batch.targets[self.name].labels)
+    def __call__(self, outputs: Mapping[str, Scores], batch: Batch) -> Loss:
+        return classification_loss(outputs[self.name], batch.targets[self.name].labels)
 
 
 class Twin(PretrainingModel):
     def __init__(self, vocab_size: int, dropout: float) -> None:
         super().__init__()
         self.vocab_size, self.dropout = vocab_size, dropout
+        self.attending = Attending(dropout)
 
     def initialize(self, whole: Whole = nullcontext) -> None:
         initialize(self, 0.05, whole=whole)
@@ -106,18 +109,18 @@ class PairTwin(Twin):
         self.discriminator_head = SequenceHead(hidden_size=HIDDEN, num_classes=2)
         self.initialize()
 
-    def forward(self, batch: Batch) -> dict[str, Tensor]:
-        mask = within_sequences(batch.sequence_ids)
+    def forward(self, batch: Batch) -> Outputs:
         hidden = self.generator_embeddings(batch.ids, batch.positions, batch.segment_ids)
+        mask = self.attending.within(batch, like=hidden)
         picks, asked = batch.targets["masked_lm"], batch.targets["replaced_tokens"]
-        logits = self.generator_head(self.generator(hidden, mask), picks.indices)
+        scores = self.generator_head(self.generator(hidden, mask), picks.indices)
         original = put(batch.ids, picks, picks.labels)
-        shown = put(batch.ids, picks, sample(logits, picks.extra["uniform"]))
+        shown = put(batch.ids, picks, sample(logits(scores), picks.extra["uniform"]))
         embedded = self.norm(self.words(shown) + self.positions(batch.positions))
         replaced = (shown != original).flatten()[asked.indices].long()
         judged = self.discriminator_head(self.discriminator(embedded, mask), asked.indices)
         return {
-            "masked_lm": logits,
+            "masked_lm": scores,
             "replaced_tokens": judged,
             f"{LABELS}replaced_tokens": replaced,
         }
@@ -158,7 +161,7 @@ class MemoryAttention(nn.Module):
         visible = (distance >= 0) & (places >= before - filled.view(-1, 1, 1, 1))
         bias = self.bias(distance.clamp(min=0)).permute(2, 0, 1)
         scores = bias.unsqueeze(0).masked_fill(~visible, float("-inf"))
-        return self.output(merge_heads(self.core(query, key, value, scores)))
+        return self.output(merge_heads(self.core(query, key, value, Dense(scores))))
 
 
 class StreamTwin(Twin):
@@ -178,7 +181,7 @@ class StreamTwin(Twin):
         states = {f"layer_{n}": torch.zeros(rows, MEMORY_LENGTH, HIDDEN) for n in range(2)}
         return {**states, "filled": torch.zeros(rows, dtype=torch.int64)}
 
-    def forward(self, batch: Batch) -> dict[str, Tensor]:
+    def forward(self, batch: Batch) -> Outputs:
         rows, length = batch.ids.shape
         memory = batch.memory
         if memory is None:
@@ -190,8 +193,8 @@ class StreamTwin(Twin):
             kept[f"{MEMORY}layer_{number}"] = both[:, -MEMORY_LENGTH:]
             hidden = self.layers.call(layer, hidden, before, memory["filled"])
         filled = (memory["filled"] + length).clamp(max=MEMORY_LENGTH)
-        logits = self.head(hidden, batch.targets["causal_lm"].indices)
-        return {"causal_lm": logits, **kept, f"{MEMORY}filled": filled}
+        scores = self.head(hidden, batch.targets["causal_lm"].indices)
+        return {"causal_lm": scores, **kept, f"{MEMORY}filled": filled}
 
 
 class CrossAttention(nn.Module):
@@ -204,10 +207,10 @@ class CrossAttention(nn.Module):
         )
         self.core = ScaledDotProduct(dropout)
 
-    def forward(self, hidden: Tensor, encoded: Tensor, mask: Tensor) -> Tensor:
+    def forward(self, hidden: Tensor, encoded: Tensor, kernel: Kernel) -> Tensor:
         query = split_heads(self.query(hidden), HEADS)
         key, value = (split_heads(f(encoded), HEADS) for f in (self.key, self.value))
-        return self.output(merge_heads(self.core(query, key, value, mask)))
+        return self.output(merge_heads(self.core(query, key, value, kernel)))
 
 
 class TellingBlock(nn.Module):
@@ -219,8 +222,8 @@ class TellingBlock(nn.Module):
         self.cross = CrossAttention(dropout)
         self.norm = nn.LayerNorm(HIDDEN)
 
-    def forward(self, hidden: Tensor, mask: Tensor, encoded: Tensor, belongs: Tensor) -> Tensor:
-        hidden = self.own(hidden, mask)
+    def forward(self, hidden: Tensor, kernel: Kernel, encoded: Tensor, belongs: Kernel) -> Tensor:
+        hidden = self.own(hidden, kernel)
         return self.norm(hidden + self.cross(hidden, encoded, belongs))
 
 
@@ -237,35 +240,39 @@ class TranslatorTwin(Twin):
         self.head = self.token_head(self.embedded.word)
         self.initialize()
 
-    def forward(self, batch: Batch) -> dict[str, Tensor]:
+    def forward(self, batch: Batch) -> Outputs:
         told = batch.decoder
         assert told is not None
-        encoded = self.encoder(self._embed(batch), within_sequences(batch.sequence_ids))
-        mask, belongs = (
-            earlier(told.sequence_ids),
+        embedded = self._embed(batch)
+        encoded = self.encoder(embedded, self.attending.within(batch, like=embedded))
+        rows, queries = told.ids.shape
+        belongs = self.attending.over(
             belonging(told.sequence_ids, batch.sequence_ids),
+            rows,
+            queries,
+            batch.ids.shape[1],
+            like=embedded,
         )
-        hidden = self.decoder(self._embed(told), mask, encoded, belongs)
+        own = self.attending.within(told, causal, like=embedded)
+        hidden = self.decoder(self._embed(told), own, encoded, belongs)
         return {"denoising": self.head(hidden, batch.targets["denoising"].indices)}
 
     def _embed(self, batch: Batch) -> Tensor:
         return self.embedded(batch.ids, batch.positions, batch.segment_ids)
 
 
-def earlier(sequence_ids: Tensor) -> Tensor:
-    """Each token sees itself and what stands before it in its sequence."""
-    same = sequence_ids.unsqueeze(-1) == sequence_ids.unsqueeze(-2)
-    return same.tril().unsqueeze(1)
-
-
-def belonging(queries: Tensor, keys: Tensor) -> Tensor:
+def belonging(queries: Tensor, keys: Tensor) -> IndexMask:
     """A decoder's token sees its own sequence at the encoder; padding everything.
 
     Rows of the encoder may be full where the decoder's are padded, and a query without any key
     would be NaN, in all gradients too.
     """
-    same = queries.unsqueeze(-1) == keys.unsqueeze(-2)
-    return (same | (queries == 0).unsqueeze(-1)).unsqueeze(1)
+
+    def mask(row: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        own = queries[row, query]
+        return (own == keys[row, key]) | (own == 0)
+
+    return mask
 
 
 TWINS = {"pair": PairTwin, "stream": StreamTwin, "translator": TranslatorTwin}

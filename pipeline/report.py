@@ -278,13 +278,15 @@ def _stage_lines(stage: str, manifest: Manifest) -> Iterator[StageLine]:
 def _throughput(train: Sequence[Record]) -> dict[str, str]:
     """Medians over the logged steps."""
     figures = {}
-    for key, what in (
-        ("tokens_per_second", "tokens a second"),
-        ("slots_per_second", "with padding"),
+    for key, what, form in (
+        ("tokens_per_second", "tokens a second", ",.0f"),
+        ("slots_per_second", "with padding", ",.0f"),
+        ("mfu", "share of the devices' matrix products (MFU)", ".1%"),
+        ("hfu", "with padding and what is computed again (HFU)", ".1%"),
     ):
         values = [record[key] for record in train if key in record]
         if values:
-            figures[what] = f"{statistics.median(values):,.0f}"
+            figures[what] = f"{statistics.median(values):{form}}"
     return figures
 
 

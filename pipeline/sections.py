@@ -138,6 +138,10 @@ class TrainConfig:
         gradient_clipping: bound of the gradient's global norm; 0 is none.
         log_every, evaluate_every, save_every: in steps; the last step does all three.
         keep_checkpoints: of the newest; ``milestone_every`` steps one is kept for good.
+        asynchronous_saves: copy the state to the host's memory and write the checkpoint while the
+            training goes on. The memory has to hold the states of all the host's ranks, and the
+            weights, once more; where they lie there already (a CPU, an offloaded optimizer), it
+            doubles. Killed before it is whole, the run goes on from the checkpoint before.
         loader_workers: processes that prepare micro-batches; 0 does it in between.
         far_data: a local disk for examples of an object store; left out, they are read from there
             every time.
@@ -150,7 +154,7 @@ class TrainConfig:
     init_from: InitFromConfig | None = setting(None, resume="recorded")
     activation_checkpointing: Annotated[
         Literal["none", "selective", "full"], pydantic.BeforeValidator(_as_named)
-    ] = setting("none", resume="free")
+    ] = setting("selective", resume="free")
     compile: bool = setting(False, resume="recorded")
     skip: tuple[tuple[Steps, Positive], ...] = setting((), resume="recorded")
     stop_if: tuple[StopRule, ...] = setting((), resume="recorded")
@@ -161,6 +165,7 @@ class TrainConfig:
     save_every: Positive = setting(1000, resume="free")
     keep_checkpoints: Positive = setting(2, resume="free")
     milestone_every: Positive | None = setting(None, resume="free")
+    asynchronous_saves: bool = setting(False, resume="free")
     loader_workers: Annotated[int, pydantic.Field(ge=0)] = setting(1, resume="free")
     far_data: FarDataConfig | None = setting(None, resume="free")
     verify_data: bool = setting(True, resume="free")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import stat
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -10,10 +10,18 @@ from torch import Tensor
 
 
 def save_weights(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Write contiguous tensors as safetensors, with the permissions of an ordinary new file."""
+    """Write contiguous tensors as safetensors, with the permissions of an ordinary new file.
+
+    Raises:
+        OSError: they could not be written.
+    """
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
-    save_file(dict(tensors), str(path), metadata={"format": "pt"})
-    mask = os.umask(0)
-    os.umask(mask)
-    path.chmod(0o666 & ~mask)  # safetensors makes files that only their owner can read
+    path.touch()
+    permissions = stat.S_IMODE(path.stat().st_mode)
+    try:
+        save_file(dict(tensors), str(path), metadata={"format": "pt"})
+    except SafetensorError as error:  # it tells a full disk so
+        raise OSError(f"{path}: {error}") from error
+    path.chmod(permissions)  # safetensors makes files that only their owner can read

@@ -219,9 +219,7 @@ class Flex:
             return score + term(row, head, query, key)
 
         mixed: Tensor = _flex()(
-            query,
-            key,
-            value,
+            *_lowered(query, key, value),
             score_mod=added if term is not None else None,
             block_mask=self.mask,
             scale=scale,
@@ -259,7 +257,9 @@ class Varlen:
         """See :class:`Kernel`."""
         _refuse("varlen", dropout, term)
         rows = len(query)
-        query, key, value = (heads.transpose(1, 2).flatten(0, 1) for heads in (query, key, value))
+        query, key, value = (
+            heads.transpose(1, 2).flatten(0, 1) for heads in _lowered(query, key, value)
+        )
         mixed = varlen_attn(
             query,
             key,
@@ -289,6 +289,11 @@ def boundaries(sequence_ids: Int[Tensor, "rows length"]) -> Int32[Tensor, " sequ
     return F.pad(places, (0, 1), value=sequence_ids.numel()).to(torch.int32)
 
 
+def _lowered(*heads: Heads) -> tuple[Heads, ...]:
+    """What autocast does for torch's dense attention, and not for the others."""
+    return tuple(tensor.to(compute_dtype(tensor)) for tensor in heads)
+
+
 def _refuse(path: str, dropout: float, term: IndexTerm | None) -> None:
     """What a path does not know must not be left out in silence.
 
@@ -301,7 +306,13 @@ def _refuse(path: str, dropout: float, term: IndexTerm | None) -> None:
         raise ValueError(f"attention by {path} adds nothing to the scores; say term=True")
 
 
-@cache
 def _flex() -> Callable[..., Any]:
     """Compiled, for it is slow otherwise; within compiled blocks it becomes a part of them."""
+    if torch.compiler.is_compiling():
+        return flex_attention
+    return _compiled_flex()
+
+
+@cache
+def _compiled_flex() -> Callable[..., Any]:
     return torch.compile(flex_attention, dynamic=False)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from pipeline.nn.attending import Kernel
+from pipeline.nn.attending import Kernel, compute_dtype
+from pipeline.nn.products import Linear
 
 
 class ScaledDotProduct(nn.Module):
@@ -50,11 +51,11 @@ class SelfAttention(nn.Module):
         if hidden_size % num_heads:
             raise ValueError(f"hidden_size {hidden_size} is no multiple of num_heads {num_heads}")
         self.num_heads = num_heads
-        self.query = nn.Linear(hidden_size, hidden_size)
-        self.key = nn.Linear(hidden_size, hidden_size)
-        self.value = nn.Linear(hidden_size, hidden_size)
+        self.query = Linear(hidden_size, hidden_size)
+        self.key = Linear(hidden_size, hidden_size)
+        self.value = Linear(hidden_size, hidden_size)
         self.core = core
-        self.output = nn.Linear(hidden_size, hidden_size)
+        self.output = Linear(hidden_size, hidden_size)
 
     def forward(
         self,
@@ -62,6 +63,8 @@ class SelfAttention(nn.Module):
         kernel: Kernel,
     ) -> Float[Tensor, "rows length hidden"]:
         """The mixed values of all heads, projected; ``kernel`` goes to the core as it is."""
+        # Autocast would do so for each product anew, and the backward pass would keep all three.
+        hidden = hidden.to(compute_dtype(hidden))
         query, key, value = (
             split_heads(project(hidden), self.num_heads)
             for project in (self.query, self.key, self.value)

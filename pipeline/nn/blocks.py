@@ -73,6 +73,12 @@ class Stack(nn.ModuleList):
         super().__init__(blocks)
         self.strategy: Call = keep
 
+    @property
+    def recomputes(self) -> bool:
+        """Whether the backward pass computes whole blocks again."""
+        strategy = self.strategy
+        return (strategy.inner if isinstance(strategy, Compiled) else strategy) is recompute
+
     def call(self, block: nn.Module, hidden: Tensor, *seen: Any) -> Tensor:
         """A block's output."""
         return (self.strategy if self.training else keep)(block, hidden, *seen)
@@ -102,24 +108,44 @@ def recompute(block: nn.Module, hidden: Tensor, *seen: Any) -> Tensor:
     return output
 
 
+MOST_SHAPES = 64
+"""For which a block is compiled, 10 to 30 s on a CPU each; torch's own bound of 8 is soon passed by
+phases and buckets of lengths."""
+
+
 class Compiled:
     """Blocks as compiled code, for shapes that stay as they are; one code for all alike blocks.
 
-    Args:
-        strategy: what is done with a compiled block.
+    A block is compiled as a whole or not at all: dropout draws differently in compiled code, and a
+    step must not depend on what happened to be compiled before it.
+
+    Attributes:
+        inner: the strategy that is given the compiled block.
     """
 
-    def __init__(self, strategy: Call) -> None:
-        self._strategy = strategy
+    def __init__(self, inner: Call) -> None:
+        self.inner = inner
         self._compiled: dict[nn.Module, nn.Module] = {}
 
     def __call__(self, block: nn.Module, hidden: Tensor, *seen: Any) -> Tensor:
-        """The block's output."""
+        """The block's output.
+
+        Raises:
+            ValueError: the shapes are too many.
+        """
         if block not in self._compiled:
-            compiled = torch.compile(block, dynamic=False)
+            compiled = torch.compile(  # type: ignore[call-overload]  # which leaves out the limit
+                block, dynamic=False, fullgraph=True, recompile_limit=MOST_SHAPES
+            )
             assert isinstance(compiled, nn.Module)
             self._compiled[block] = compiled
-        return self._strategy(self._compiled[block], hidden, *seen)
+        try:
+            return self.inner(self._compiled[block], hidden, *seen)
+        except torch._dynamo.exc.FailOnRecompileLimitHit as error:
+            raise ValueError(
+                f"blocks would be compiled for more than {MOST_SHAPES} shapes; use fewer lengths "
+                "of rows (examples, micro_batch_rows), or train.compile: false"
+            ) from error
 
 
 Checkpointing: TypeAlias = Literal["none", "selective", "full"]

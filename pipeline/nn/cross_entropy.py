@@ -16,9 +16,16 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.autograd import Function
+from torch.autograd.function import once_differentiable
 
-_CHUNK_BYTES = {"cpu": 2**23, "cuda": 2**26}
-"""Of scores in fp32 that exist at a time: what a cache holds; what keeps a GPU busy."""
+from pipeline.batch import IGNORED
+from pipeline.nn.products import outer, product
+
+_CHUNK_BYTES = {"cpu": 2**25, "cuda": 2**26}
+"""Of scores in fp32 that exist at a time. Products of less have too few rows to be fast: on a CPU
+2**23 takes 1.5 times as long."""
+_ROWS = 128
+"""Chunks are of a multiple of so many targets, as GPUs cut their products."""
 _MULTIPLE = {"cpu": 1, "cuda": 64}
 """Of the classes in a product: tensor cores want rows of whole 128 bytes."""
 
@@ -64,98 +71,104 @@ def linear_cross_entropy(
     """The summed cross-entropy of ``hidden weight^T + bias``.
 
     Products are in the precision of autocast, or of what is given; softmax, loss and the sums of
-    gradients are in fp32 at least. Targets with a negative label add exactly nothing.
+    gradients are in fp32 at least. Targets labelled ``IGNORED`` add exactly nothing; a label that
+    is no class fails, as an index that is out of bounds does.
 
     Args:
         silent: where true, all gradients are exactly zero, even if the loss is not finite.
         multiple: see :func:`linear`.
-        chunk: targets at a time; left out, what suits the device.
+        chunk: targets at a time; left out, as many as have 32 MiB of scores, on GPUs 64.
     """
-    device = hidden.device.type
+    device, classes = hidden.device.type, len(weight)
+    if chunk is None:
+        chunk = max(1, _CHUNK_BYTES.get(device, 2**26) // (4 * classes))
+        chunk -= chunk % _ROWS if chunk > _ROWS else 0
+    given = hidden, weight, bias
+    needed = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in given)
     if torch.is_autocast_enabled(device):
         lower = torch.get_autocast_dtype(device)
         hidden, weight, bias = hidden.to(lower), weight.to(lower), bias.to(lower)
-    if chunk is None:
-        chunk = max(1, _CHUNK_BYTES.get(device, 2**26) // (4 * len(weight)))
-    weight, bias = _padded(weight, bias, multiple)
-    needed = torch.is_grad_enabled() and any(t.requires_grad for t in (hidden, weight, bias))
-    total, correct = _LinearCrossEntropy.apply(  # type: ignore[no-untyped-call]
-        hidden, weight, bias, labels, silent, chunk, needed
-    )
-    return Summed(total, correct)
+    with torch.no_grad(), torch.autocast(device, enabled=False):
+        weight, bias = _padded(weight, bias, multiple)
+        sums, gradients = _pass(hidden, weight, bias, labels, classes, chunk, needed)
+    if not needed:
+        return sums
+    total = _WithGradients.apply(sums.total, gradients, silent, *given)  # type: ignore[no-untyped-call]
+    return Summed(total, sums.correct)
 
 
-class _LinearCrossEntropy(Function):
-    """Gradients are summed while the scores of a chunk are there."""
+class _WithGradients(Function):
+    """A sum whose gradients are known. From fp32 they go to the precision of what is trained."""
 
     @staticmethod
     def forward(
-        context: Any,
-        hidden: Tensor,
-        weight: Tensor,
-        bias: Tensor,
-        labels: Tensor,
-        silent: Tensor | None,
-        chunk: int,
-        needed: bool,
-    ) -> tuple[Tensor, Tensor]:
-        """The sums, and the gradients of the total."""
-        with torch.autocast(hidden.device.type, enabled=False):
-            sums, gradients = _pass(hidden, weight, bias, labels, chunk, needed)
-        if needed:
-            context.dtypes = hidden.dtype, weight.dtype, bias.dtype
-            context.save_for_backward(*gradients, silent)
-        context.mark_non_differentiable(sums.correct)
-        return sums
+        context: Any, total: Tensor, gradients: list[Tensor], silent: Tensor | None, *given: Tensor
+    ) -> Tensor:
+        """The sum."""
+        context.dtypes = [tensor.dtype for tensor in given]
+        context.save_for_backward(silent, *gradients)
+        return total.clone()
 
     @staticmethod
-    def backward(context: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        """The gradients of the total, scaled."""
-        *own, silent = context.saved_tensors
-        scaled = [sums * gradients[0] for sums in own]
-        if silent is not None:
-            scaled = [one.masked_fill_(silent, 0) for one in scaled]
-        cast = [one.to(dtype) for one, dtype in zip(scaled, context.dtypes, strict=True)]
-        return *cast, None, None, None, None
+    @once_differentiable
+    def backward(context: Any, slope: Tensor) -> tuple[Tensor | None, ...]:
+        """The gradients of the sum, scaled."""
+        silent, *gradients = context.saved_tensors
+        for gradient in gradients:  # in place: they are large, and nobody else's
+            gradient.mul_(slope)
+            if silent is not None:
+                gradient.masked_fill_(silent, 0)
+        cast = [one.to(dtype) for one, dtype in zip(gradients, context.dtypes, strict=True)]
+        return None, None, None, *cast
 
 
 def _pass(
-    hidden: Tensor, weight: Tensor, bias: Tensor, labels: Tensor, chunk: int, needed: bool
+    hidden: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    labels: Tensor,
+    classes: int,
+    chunk: int,
+    needed: bool,
 ) -> tuple[Summed, list[Tensor]]:
-    """The sums over all targets, chunk by chunk, and the gradients where they are needed."""
+    """The sums over all targets, chunk by chunk, and the gradients where they are needed.
+
+    Args:
+        classes: that are real, the first ones.
+    """
     exact = torch.promote_types(hidden.dtype, torch.float32)
-    total, correct = hidden.new_zeros(2, dtype=exact).unbind()
-    of_hidden, of_weight, of_bias = gradients = (
-        [torch.zeros_like(tensor, dtype=exact) for tensor in (hidden, weight, bias)]
-        if needed
-        else [hidden.new_empty(0)] * 3
+    total, correct = hidden.new_zeros((), dtype=exact), hidden.new_zeros((), dtype=exact)
+    of_hidden, of_bias = (
+        tensor.new_zeros(tensor.shape if needed else 0, dtype=exact) for tensor in (hidden, bias)
     )
+    of_weight = None
     for begin in range(0, len(hidden), chunk):
         part = slice(begin, begin + chunk)
-        counts = labels[part] >= 0
+        counts = labels[part] != IGNORED
         real = counts.to(exact)
         # A target that does not count has neither gradient nor, through the table's, any trace.
         seen = hidden[part].masked_fill(~counts.unsqueeze(-1), 0)
-        scores = torch.addmm(bias, seen, weight.t()).to(exact)
+        scores = product(seen, weight, bias).to(exact)
         highest, best = scores.max(-1)
-        places = labels[part].clamp(min=0).unsqueeze(-1)
-        right = scores.gather(1, places).squeeze(-1)
+        places = labels[part].masked_fill(~counts, 0).unsqueeze(-1)
+        right = scores[:, :classes].gather(1, places).squeeze(-1)
         probabilities = scores.softmax(-1)
-        # From the largest probability, which never vanishes as the right one's may.
-        log_sum = highest - probabilities.gather(1, best.unsqueeze(-1)).squeeze(-1).log()
-        total += ((log_sum - right) * real).sum()
+        # By the largest probability, which never vanishes as the right one's may; scores are
+        # subtracted from scores first, for large ones would swallow the logarithm.
+        uncertain = probabilities.gather(1, best.unsqueeze(-1)).squeeze(-1).log()
+        total += ((highest - right - uncertain) * real).sum()
         correct += ((best == labels[part]) * real).sum()
         if not needed:
             continue
         probabilities.scatter_add_(1, places, -torch.ones_like(real).unsqueeze(-1))
         of_bias += real @ probabilities
         slopes = probabilities.to(hidden.dtype)
-        torch.mul(slopes @ weight, real.unsqueeze(-1), out=of_hidden[part])
-        if of_weight.dtype == slopes.dtype:
-            of_weight.addmm_(slopes.t(), seen)
-        else:  # sums of chunks in fp32
-            of_weight += slopes.t() @ seen
-    return Summed(total, correct), gradients
+        torch.mul(product(slopes, weight.t()), real.unsqueeze(-1), out=of_hidden[part])
+        of_table = outer(slopes, seen).to(exact)  # chunks are summed in fp32
+        of_weight = of_table if of_weight is None else of_weight.add_(of_table)
+    if of_weight is None:
+        of_weight = torch.zeros_like(weight, dtype=exact)
+    return Summed(total, correct), [of_hidden, of_weight[:classes], of_bias[:classes]]
 
 
 def _padded(weight: Tensor, bias: Tensor, multiple: int | None) -> tuple[Tensor, Tensor]:

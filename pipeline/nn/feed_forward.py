@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
+from torch.autograd.graph import saved_tensors_hooks
 
 from pipeline.nn.activations import Activation
+from pipeline.nn.products import Linear
 
 
 class FeedForward(nn.Module):
@@ -19,9 +21,9 @@ class FeedForward(nn.Module):
 
     def __init__(self, hidden_size: int, intermediate_size: int, activation: Activation) -> None:
         super().__init__()
-        self.up = nn.Linear(hidden_size, intermediate_size)
+        self.up = Linear(hidden_size, intermediate_size)
         self.activation = activation
-        self.down = nn.Linear(intermediate_size, hidden_size)
+        self.down = Linear(intermediate_size, hidden_size)
         self.thrifty = False
 
     def forward(
@@ -29,14 +31,21 @@ class FeedForward(nn.Module):
     ) -> Float[Tensor, "rows length hidden"]:
         """The transformed positions."""
         up: Tensor = self.up(hidden)
-        if not self.thrifty:
-            return self._finish(up)
-        # Stops as soon as it has what is needed: the product is not computed again.
-        finished: Tensor = checkpoint(
-            self._finish, up, use_reentrant=False, preserve_rng_state=False
-        )
-        return finished
+        activated = self.activation(up)
+        if not self.thrifty or torch.compiler.is_compiling():  # a compiler finds that by itself
+            transformed: Tensor = self.down(activated)
+            return transformed
+        memory = activated.untyped_storage()._cdata
 
-    def _finish(self, up: Tensor) -> Tensor:
-        transformed: Tensor = self.down(self.activation(up))
-        return transformed
+        def keep(tensor: Tensor) -> Tensor | torch.Size:
+            return tensor.shape if tensor.untyped_storage()._cdata == memory else tensor
+
+        def find(kept: Tensor | torch.Size) -> Tensor:
+            if isinstance(kept, Tensor):
+                return kept
+            with torch.no_grad():
+                return self.activation(up).view(kept)
+
+        with saved_tensors_hooks(keep, find):
+            again: Tensor = self.down(activated)
+        return again

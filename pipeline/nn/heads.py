@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from pipeline.nn.activations import Activation
 from pipeline.nn.cross_entropy import Summed, linear, linear_cross_entropy
+from pipeline.nn.products import Linear
 from pipeline.nn.scores import VocabularyScores
 
 
@@ -61,7 +62,7 @@ class TokenHead(nn.Module):
         layer_norm_eps: float,
     ) -> None:
         super().__init__()
-        self.dense = nn.Linear(hidden_size, words.embedding_dim)
+        self.dense = Linear(hidden_size, words.embedding_dim)
         self.activation = activation
         self.norm = nn.LayerNorm(words.embedding_dim, eps=layer_norm_eps)
         self.decoder = TiedDecoder(words)
@@ -81,8 +82,8 @@ class SequenceHead(nn.Module):
 
     def __init__(self, *, hidden_size: int, num_classes: int) -> None:
         super().__init__()
-        self.pooler = nn.Linear(hidden_size, hidden_size)
-        self.classifier = nn.Linear(hidden_size, num_classes)
+        self.pooler = Linear(hidden_size, hidden_size)
+        self.classifier = Linear(hidden_size, num_classes)
 
     def forward(
         self,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
 from typing import Annotated, Any, Literal
 
@@ -63,7 +63,9 @@ class BertAdamW(AdamW):
     def _compensated(self, group: dict[str, Any]) -> Iterator[dict[str, Any]]:
         """The group's tensors by the number of steps they have seen, with settings for each."""
         beta1, beta2 = group["betas"]
-        for count, tensors in groupby(sorted(group["params"], key=self._count), key=self._count):
+        counts = self._counts(group["params"])
+        in_order = sorted(group["params"], key=counts.__getitem__)
+        for count, tensors in groupby(in_order, key=counts.__getitem__):
             correction1 = 1 - beta1 ** (count + 1)
             root2 = math.sqrt(1 - beta2 ** (count + 1))
             yield group | {
@@ -73,5 +75,9 @@ class BertAdamW(AdamW):
                 "weight_decay": group["weight_decay"] * root2 / correction1,
             }
 
-    def _count(self, tensor: Tensor) -> int:
-        return int(self.state[tensor]["step"]) if self.state.get(tensor) else 0
+    def _counts(self, tensors: Sequence[Tensor]) -> dict[Tensor, int]:
+        """Steps that each has seen; read all at once, for fused kernels keep them on the device."""
+        begun = [tensor for tensor in tensors if self.state.get(tensor)]
+        steps = [torch.as_tensor(self.state[tensor]["step"]) for tensor in begun]
+        read = torch.stack(steps).tolist() if steps else []
+        return dict.fromkeys(tensors, 0) | dict(zip(begun, map(int, read), strict=True))

@@ -9,6 +9,15 @@ What was found by experiment with DeepSpeed 0.19.8, and is guarded here:
 - On CPU it compiles an operator for inference, which leaves 66 MB in shared memory for every rank
   of every run, and behind whose build lock a killed process lets all later ones wait for ever:
   it is declared incompatible before DeepSpeed asks.
+
+Where a step of its lets the host wait for a GPU, besides our reading of what became of it:
+
+- Stage 0 copies two constants to the device while it clips, after the backward pass.
+- Stages 1 and 2 read the flag of overflow (unless ``check_grad_overflow`` is off) and whether the
+  norm is valid, once each. With ``overlap_comm``, which is off by default, they wait for the whole
+  device before every bucket of gradients; with offload they read the norm of every tensor.
+- Stage 3 waits for its reduction stream after every backward pass, for the norm, in fp16 for the
+  flag, and for the oldest of too many fetches or reductions under way.
 """
 
 from __future__ import annotations
@@ -33,6 +42,7 @@ from pipeline.optim import Lamb, restore_settings, settings_of
 from pipeline.optim.finite import FiniteOnly, forget
 from pipeline.optim.zero_layout import find_partitions, whole
 from pipeline.training.agreement import Agreed, exchange
+from pipeline.training.checkpoints.background import Put, at_once
 from pipeline.training.checkpoints.pickles import check_pickles
 from pipeline.training.checkpoints.state_files import TAG, read_tensor_steps, write_names
 from pipeline.training.checkpoints.states import (
@@ -129,16 +139,16 @@ class DeepSpeedEngine:
         falls = engine.dynamic_loss_scale() and scale > self._lowest_scale()
         return StepOutcome(float(norm), applied, scale, overflow=falls and not applied)
 
-    def _refuse_infinite_norm(self) -> float:
+    def _refuse_infinite_norm(self) -> Tensor:
         """The gradient's norm at stage 0, where DeepSpeed tells none.
 
         Clipping by a norm beyond fp32 would make zeros of finite gradients. The other stages
         refuse such a step; here the optimizer does, if it finds an element that is not finite.
+        No device is waited for.
         """
         gradients = [p.grad for p in self.task.parameters() if p.grad is not None]
-        norm = float(torch.nn.utils.get_total_norm(gradients))
-        if not math.isfinite(norm):
-            gradients[0].fill_(math.nan)
+        norm = torch.nn.utils.get_total_norm(gradients)
+        gradients[0].mul_(finite_or_nan(norm))
         return norm
 
     def _lowest_scale(self) -> float:
@@ -184,15 +194,15 @@ class DeepSpeedEngine:
                 gathered[name] = full.detach().to("cpu", torch.float32, copy=True)
         return gathered if self.rank == 0 else None
 
-    def save(self, directory: Path) -> None:
+    def save(self, directory: Path, put: Put = at_once) -> None:
         """DeepSpeed's own state: each rank writes its part."""
         engine, failures = self._engine, list[Exception]()
         write = engine.checkpoint_engine.save
 
-        def attempt(*what: Any, **how: Any) -> None:
+        def attempt(state_dict: Any, path: str) -> None:
             """A rank that cannot write must still join the collectives that follow."""
             try:
-                write(*what, **how)
+                put(state_dict, lambda state: write(state, path))
             except (OSError, RuntimeError) as error:  # torch tells a full disk so
                 failures.append(error)
 

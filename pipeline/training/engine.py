@@ -12,6 +12,7 @@ from torch import Tensor
 
 from pipeline.batch import Batch, Memory
 from pipeline.objectives.task import PretrainingTask
+from pipeline.training.checkpoints.background import Put, at_once
 from pipeline.training.checkpoints.states import SavedState
 
 Statistics = Float[Tensor, "objectives 3"]
@@ -100,8 +101,12 @@ class Engine(Protocol):
     def weights(self) -> dict[str, Tensor] | None:
         """All parameters by name in fp32 on the CPU, on rank 0; None elsewhere. Collective."""
 
-    def save(self, directory: Path) -> None:
-        """Write the whole training state below ``directory``. Collective."""
+    def save(self, directory: Path, put: Put = at_once) -> None:
+        """Write the whole training state below ``directory``. Collective.
+
+        Args:
+            put: what is large goes through it, to be written at once or later.
+        """
 
     def load(self, directory: Path) -> None:
         """Restore what :meth:`save` wrote, by the same engine in the same form. Collective."""

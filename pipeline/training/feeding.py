@@ -17,6 +17,7 @@ from torch import Tensor
 
 from pipeline.batch import Batch
 from pipeline.data import MicroBatch, count_targets
+from pipeline.flops import Meter
 from pipeline.nn.attending import boundaries
 
 
@@ -25,11 +26,12 @@ class Fed(NamedTuple):
 
     Attributes:
         batches: its micro-batches, on the device.
-        counts: of this rank, on the device; see :func:`pipeline.data.count_targets`.
+        counts: of this rank, on the device: those of :func:`pipeline.data.count_targets`, and
+            with a meter the FLOPs that are real and that are spent.
     """
 
     batches: list[MicroBatch]
-    counts: Int[Tensor, " objectives_and_3"]
+    counts: Int[Tensor, " counts"]
 
 
 def feed(
@@ -38,23 +40,25 @@ def feed(
     objectives: Sequence[str],
     *,
     varlen: bool = False,
+    meter: Meter | None = None,
 ) -> Iterator[Fed]:
     """Steps as they are computed.
 
     Args:
         objectives: the order of the counts.
         varlen: whether the batches need their boundaries.
+        meter: counts FLOPs; left out, they are not among the counts.
     """
     if device.type != "cuda":
         for batches in steps:
             yield Fed(
                 [one._replace(batch=_prepared(one.batch, varlen)) for one in batches],
-                count_targets(batches, objectives),
+                _count(batches, objectives, meter),
             )
         return
     stream, ahead = torch.cuda.Stream(device), None  # type: ignore[no-untyped-call]
     for batches in steps:
-        counts = count_targets(batches, objectives).pin_memory()
+        counts = _count(batches, objectives, meter).pin_memory()
         with torch.cuda.stream(stream):
             moved = [
                 one._replace(batch=_moved(_prepared(one.batch, varlen), device)) for one in batches
@@ -66,6 +70,17 @@ def feed(
         ahead = fed, copied
     if ahead is not None:
         yield _awaited(*ahead)
+
+
+def _count(
+    batches: Sequence[MicroBatch], objectives: Sequence[str], meter: Meter | None
+) -> Int[Tensor, " counts"]:
+    counts = count_targets(batches, objectives)
+    if meter is None:
+        return counts
+    flops = [meter(one.batch) for one in batches]
+    real = sum(own.real for own, one in zip(flops, batches, strict=True) if one.fingerprint)
+    return torch.cat([counts, torch.tensor([real, sum(own.spent for own in flops)])])
 
 
 def _prepared(batch: Batch, varlen: bool) -> Batch:

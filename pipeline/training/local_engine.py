@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from pipeline.objectives.task import PretrainingTask
 from pipeline.optim.zero_layout import whole
 from pipeline.precision import autocast
 from pipeline.sections import Fp16Config
+from pipeline.training.checkpoints.background import Put, at_once
 from pipeline.training.checkpoints.state_files import LOCAL_FILE, read_tensor_steps, write_names
 from pipeline.training.checkpoints.states import (
     SavedState,
@@ -73,19 +75,20 @@ class LocalEngine:
                 if parameter.grad is not None:
                     parameter.grad.div_(self._loss_scale.value)
         bound = self._clipping or float("inf")
-        norm = torch.nn.utils.clip_grad_norm_(self.task.parameters(), bound)
+        # Waits for a GPU while only this is asked of it; the update then runs on behind the host.
+        norm = float(torch.nn.utils.clip_grad_norm_(self.task.parameters(), bound))
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
-        applied = bool(norm.isfinite())
+        applied = math.isfinite(norm)
         if applied:
             self.optimizer.step()
         self.optimizer.zero_grad()
         if self._loss_scale is None:
-            return StepOutcome(float(norm), applied)
+            return StepOutcome(norm, applied)
         scale = self._loss_scale.value
         overflow = not applied and self._loss_scale.may_fall
         self._loss_scale.update(not applied)
-        return StepOutcome(float(norm), applied, scale, overflow)
+        return StepOutcome(norm, applied, scale, overflow)
 
     @torch.no_grad()
     def evaluate(self, batch: Batch) -> Passed:
@@ -118,13 +121,13 @@ class LocalEngine:
             for name, parameter in self.task.model.named_parameters()
         }
 
-    def save(self, directory: Path) -> None:
+    def save(self, directory: Path, put: Put = at_once) -> None:
         """Weights and optimizer state."""
         directory.mkdir(parents=True)
         state = {"model": self.task.state_dict(), "optimizer": self.optimizer.state_dict()}
         if self._loss_scale is not None:
             state["loss_scale"] = self._loss_scale.state()
-        torch.save(state, directory / LOCAL_FILE)
+        put(state, lambda state: torch.save(state, directory / LOCAL_FILE))
         write_names(directory, self._names, self.optimizer)
 
     def load(self, directory: Path) -> None:

@@ -11,13 +11,13 @@ import math
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
 
 from pipeline.data import Data, Deal, MicroBatch, OpenRows, load
+from pipeline.flops import meter
 from pipeline.objectives.mixing import denominators, trained_in
 from pipeline.optim import Lamb
 from pipeline.optim.lamb import Norms
@@ -28,9 +28,10 @@ from pipeline.training.agreement import TrainingStopped, compare_progress
 from pipeline.training.carried import Carried
 from pipeline.training.checkpoints.saving import Saver
 from pipeline.training.dump import Failure, write_failure
-from pipeline.training.engine import Engine, StepOutcome
+from pipeline.training.engine import Engine
 from pipeline.training.feeding import Fed, feed
 from pipeline.training.guards import Guard, Spike
+from pipeline.training.measures import StepMeasures, summarize
 from pipeline.training.progress import Progress
 from pipeline.training.skips import SetBack
 from pipeline.training.tracking import Tracker
@@ -39,7 +40,11 @@ from preprocessing.draws import purpose_key
 
 
 class Trainer:
-    """One training, from a step to the end."""
+    """One training, from a step to the end.
+
+    Args:
+        ceiling: FLOP/s of all ranks' devices together (:mod:`pipeline.ceiling`).
+    """
 
     def __init__(
         self,
@@ -50,6 +55,7 @@ class Trainer:
         tracker: Tracker | None,
         guard: Guard,
         set_back: SetBack,
+        ceiling: float,
     ) -> None:
         self._run = run
         self._engine = engine
@@ -58,6 +64,8 @@ class Trainer:
         self._tracker = tracker
         self._guard = guard
         self._set_back = set_back
+        self._ceiling = ceiling
+        self._meter = meter(engine.task.model, engine.device, dtype(run.train.precision))
         self._timeline = Timeline(run.phases, run.schedule)
         self._names = engine.task.objective_names
         self._carried = Carried(engine, run.train.micro_batch_rows)
@@ -74,11 +82,12 @@ class Trainer:
         if memory and all(len(whole) == streams for whole in memory.values()):
             self._carried.deal(memory, streams)
         step, last = first_step, self._timeline.total_steps
-        while step < last:
-            if end := self._set_back.skips.end(step):
-                step = self._pass_over(step, min(end, last))
-            else:
-                step = self._train_stretch(step)
+        with self._saver.closing():
+            while step < last:
+                if end := self._set_back.skips.end(step):
+                    step = self._pass_over(step, min(end, last))
+                else:
+                    step = self._train_stretch(step)
 
     def _train_stretch(self, step: int) -> int:
         """Train as far as the batch stays and nothing is passed over; the step to go on from."""
@@ -182,6 +191,7 @@ class Trainer:
             f"the loss rose from {spike.median:.4f} to {max(spike.losses):.4f} in steps "
             f"{spike.first + 1} to {spike.end}"
         )
+        self._saver.finish()
         target = self._set_back.target(spike.first)
         if target is None:
             if spike.first >= self._spikes_told:
@@ -217,8 +227,8 @@ class Trainer:
     def step(self, step: int, fed: Fed) -> StepMeasures:
         """One optimizer step on this rank's micro-batches.
 
-        The host waits for the device where the engine learns whether the step was applied, at its
-        end, and nowhere else.
+        The host waits for the device where the engine learns whether the gradient is finite, and
+        so whether the step is applied; nowhere else.
         """
         engine = self._engine
         counts = engine.sum(fed.counts.clone())
@@ -236,8 +246,7 @@ class Trainer:
 
     def _save(self, step: int) -> None:
         memory = self._carried.gather(self._timeline.stretch(step - 1).batch_rows)
-        path = self._saver.save(step, self._guard.plain(), self._set_back.skips.recorded, memory)
-        self._event(step, "checkpoint", path=path.name)
+        self._saver.save(step, self._guard.plain(), self._set_back.skips.recorded, memory)
 
     def _beginnings(self, step: int) -> Callable[[int], bool]:
         """At which steps of a stretch the streams begin anew; tells where memory is missing."""
@@ -277,18 +286,19 @@ class Trainer:
             pin=engine.device.type == "cuda",
         )
         path = engine.task.model.attention_path(engine.device, dtype(settings.precision))
-        return feed(loaded, engine.device, self._names, varlen=path.name == "varlen")
+        varlen = path.name == "varlen"
+        return feed(loaded, engine.device, self._names, varlen=varlen, meter=self._meter)
 
     def _log(self, step: int, measured: StepMeasures, seconds: float) -> None:
         """Tell of a step where the interval asks for it; all ranks then compare where they are."""
         if step % self._run.train.log_every and step != self._timeline.total_steps:
             return
         compare_progress(step, measured.learning_rate)
+        self._saver.advance()
         if self._tracker is None:
             return
         values = measured.values(self._names, self._objective_weights())
-        values["tokens_per_second"] = measured.real_tokens / seconds
-        values["slots_per_second"] = measured.slots / seconds
+        values |= measured.speeds(seconds, self._ceiling)
         ratios: Mapping[str, float] = {}
         norms: Mapping[str, Norms] = {}
         if isinstance(self._engine.optimizer, Lamb):
@@ -333,58 +343,6 @@ class Trainer:
     def _event(self, step: int, what: str, **details: Any) -> None:
         if self._tracker is not None:
             self._tracker.event(step, what, **details)
-
-
-@dataclass(frozen=True)
-class StepMeasures:
-    """What one step came to; tensors stay on the device until they are looked at."""
-
-    statistics: Tensor
-    counts: Tensor
-    learning_rate: float
-    outcome: StepOutcome
-
-    @property
-    def overflowed(self) -> bool:
-        """Whether a lower loss scale may help: not where the forward pass is to blame."""
-        return self.outcome.overflow and bool(self.statistics[:, 0].isfinite().all())
-
-    @property
-    def real_tokens(self) -> int:
-        """Tokens that are no padding."""
-        return int(self.counts[-3])
-
-    @property
-    def slots(self) -> int:
-        """Tokens, padding included."""
-        return int(self.counts[-2])
-
-    def values(self, names: tuple[str, ...], weights: list[float]) -> dict[str, float]:
-        """The record of the step; ``fingerprint`` digests the examples it saw."""
-        scale = self.outcome.loss_scale
-        return {
-            **summarize(self.statistics, names, weights),
-            "learning_rate": self.learning_rate,
-            "gradient_norm": self.outcome.gradient_norm,
-            **({} if scale is None else {"loss_scale": scale}),
-            "fingerprint": int(self.counts[-1]),
-        }
-
-
-def summarize(statistics: Tensor, names: tuple[str, ...], weights: list[float]) -> dict[str, float]:
-    """Means by objective, and the total loss, from sums ``[objectives, 3]``; those without a
-    target have no mean.
-    """
-    values: dict[str, float] = {}
-    total = 0.0
-    for name, weight, (loss, count, correct) in zip(
-        names, weights, statistics.tolist(), strict=True
-    ):
-        if count:
-            values[f"{name}_loss"] = loss / count
-            values[f"{name}_accuracy"] = correct / count
-            total += weight * loss / count
-    return {"loss": total, **values}
 
 
 def dropout_seed(seed: int, step: int, micro_batch: int) -> int:

@@ -30,7 +30,8 @@ class Progress:
             left = f", {int(seconds) // 60}:{int(seconds) % 60:02d} left"
         print(
             f"step {step}/{self._total}: loss {values['loss']:.3f}, "
-            f"{values['tokens_per_second']:,.0f} tokens/s{left}",
+            f"{values['tokens_per_second']:,.0f} tokens/s, "
+            f"mfu {values['mfu']:.0%}{left}",
             file=sys.stderr,
             flush=True,
         )

@@ -16,6 +16,7 @@ import torch
 from rich.console import Console
 
 from configs.schema import ConfigError
+from pipeline.ceiling import measure_ceiling
 from pipeline.data import Data
 from pipeline.fitting import fit
 from pipeline.models import ModelConfig, build_model
@@ -97,6 +98,7 @@ def start_training(run: Run) -> dict[str, object]:
             _say(rank, f"{newest}: all {run.total_steps} steps are done")
             return {"steps": first_step, "checkpoint": str(newest)}
 
+        refuse(_try_compiler(run))
         engine = build_engine(run)
         check_streams(run, engine)
         data = fit(run, data, engine.task)
@@ -105,10 +107,15 @@ def start_training(run: Run) -> dict[str, object]:
             restore(run, engine, newest, state)
         elif begun:
             engine.adopt(begun.weights)
+        engine.barrier()  # all measure at once, for so they train
+        own = measure_ceiling(engine.device, dtype(run.train.precision))
+        ceiling = sum(engine.exchange(own))
         with host.together():
-            tracker = _track(run, state, data, changes, engine, begun) if rank == 0 else None
+            tracker = (
+                _track(run, state, data, changes, engine, begun, ceiling) if rank == 0 else None
+            )
         if rank == 0:
-            _describe(run, engine, first_step)
+            _describe(run, engine, first_step, ceiling)
         saver = Saver(
             run,
             engine,
@@ -122,7 +129,7 @@ def start_training(run: Run) -> dict[str, object]:
         guard = Guard(run.train.stop_if, run.train.guards, state.guards if state else {})
         skips = read_skips(run.output.directory, state.skips if state else ())
         set_back = SetBack(run, engine, checkpoints, host, skips)
-        trainer = Trainer(run, engine, data, saver, tracker, guard, set_back)
+        trainer = Trainer(run, engine, data, saver, tracker, guard, set_back, ceiling)
         try:
             trainer.train(first_step, read_memory(newest) if newest else {})
         finally:
@@ -233,6 +240,24 @@ def check_device(run: Run) -> None:
         )
 
 
+def _try_compiler(run: Run) -> str | None:
+    """Compile next to nothing: what is missing shows now, and not after the data was looked at."""
+    if not compiles(run):
+        return None
+    try:
+        sample = torch.zeros(2, device="cuda" if torch.cuda.is_available() else "cpu")
+        torch.compile(lambda tensor: tensor.neg() + 1, dynamic=False)(sample)
+    except (torch._dynamo.exc.TorchDynamoException, OSError) as error:
+        lines = str(error).removeprefix("backend='inductor' raised:\n").splitlines()
+        reason = next((line for line in lines if "error: " in line), lines[0])
+        return (
+            f"{run.name}: train.compile: torch cannot compile on {socket.gethostname()}: {reason}; "
+            "it needs a C++ compiler (CXX, or g++ on the PATH) and Python's headers, on a GPU "
+            "Triton and a C compiler; or set train.compile: false"
+        )
+    return None
+
+
 def check_streams(run: Run, engine: Engine) -> None:
     """Refuse to give a model memory of rows that have nothing to do with each other.
 
@@ -277,6 +302,7 @@ def _track(
     changes: list[str],
     engine: Engine,
     begun: Beginning | None,
+    ceiling: float,
 ) -> Tracker:
     first_step = state.step if state else 0
     tracker = Tracker(
@@ -293,6 +319,7 @@ def _track(
         ranks=engine.world_size,
         engine=engine.kind,
         device=str(engine.device),
+        ceiling_flops_per_second=ceiling,
         **environment(),
     )
     if begun:
@@ -317,7 +344,7 @@ def _run_id(run: Run, state: State | None) -> str:
     return str(json.loads(path.read_text())["run_id"])
 
 
-def _describe(run: Run, engine: Engine, first_step: int) -> None:
+def _describe(run: Run, engine: Engine, first_step: int, ceiling: float) -> None:
     num_parameters = sum(
         getattr(parameter, "ds_numel", parameter.numel())
         for parameter in engine.task.model.parameters()
@@ -330,6 +357,8 @@ def _describe(run: Run, engine: Engine, first_step: int) -> None:
     )
     name, reason = engine.task.model.attention_path(engine.device, dtype(run.train.precision))
     _say(0, f"attention: {name} ({reason})")
+    speed = f"{ceiling / 1e12:,.2f} TFLOP/s in {run.train.precision}"
+    _say(0, f"matrix products: {speed} at best, which mfu and hfu are shares of")
     if run.train.compile and not compiles(run):
         _say(0, "train.compile: blocks stay as they are at ZeRO stage 3")
     treatments = describe_groups(run.optimizer, engine.task.model)

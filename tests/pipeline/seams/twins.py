@@ -16,6 +16,18 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pipeline.batch import IGNORED, Batch, Memory, Targets
+from pipeline.flops import (
+    CROSS_PAIRS,
+    DECODER,
+    ROWS,
+    TOKENS,
+    Cost,
+    Site,
+    attention,
+    cost,
+    targets,
+    total,
+)
 from pipeline.nn.activations import activation
 from pipeline.nn.attending import Attending, Dense, Kernel
 from pipeline.nn.attention import ScaledDotProduct, SelfAttention, merge_heads, split_heads
@@ -109,6 +121,16 @@ class PairTwin(Twin):
         self.discriminator_head = SequenceHead(hidden_size=HIDDEN, num_classes=2)
         self.initialize()
 
+    def cost(self, site: Site) -> Cost:
+        """The generator's scores are computed for the draws, and once more for the loss."""
+        picked = targets("masked_lm")
+        return (
+            total((self.generator, self.discriminator), site)
+            + cost(self.generator_head, picked)
+            + cost(self.generator_head.decoder, picked).repeated()
+            + cost(self.discriminator_head, targets("replaced_tokens"))
+        )
+
     def forward(self, batch: Batch) -> Outputs:
         hidden = self.generator_embeddings(batch.ids, batch.positions, batch.segment_ids)
         mask = self.attending.within(batch, like=hidden)
@@ -151,6 +173,13 @@ class MemoryAttention(nn.Module):
         self.bias = nn.Embedding(MEMORY_LENGTH + LENGTH, HEADS)
         self.core = ScaledDotProduct(dropout)
 
+    def cost(self, site: Site) -> Cost:
+        """Keys and values of the memory, too, and each token's pairs with it."""
+        kept = [cost(linear, Site(ROWS, "")) for linear in (self.key, self.value)] * MEMORY_LENGTH
+        pairs = [attention(site.places, HIDDEN)] * MEMORY_LENGTH + [attention(site.pairs, HIDDEN)]
+        linears = (self.query, self.key, self.value, self.output)
+        return sum((*kept, *pairs), total(linears, site))
+
     def forward(self, hidden: Tensor, kept: Tensor, filled: Tensor) -> Tensor:
         states = torch.cat([kept.to(hidden.dtype), hidden], dim=1)
         query = split_heads(self.query(hidden), HEADS)
@@ -176,6 +205,9 @@ class StreamTwin(Twin):
         self.layers = Stack(self.block(MemoryAttention(dropout)) for _ in range(2))
         self.head = self.token_head(self.words)
         self.initialize()
+
+    def cost(self, site: Site) -> Cost:
+        return cost(self.layers, site) + cost(self.head, targets("causal_lm"))
 
     def initial_memory(self, rows: int) -> Memory:
         states = {f"layer_{n}": torch.zeros(rows, MEMORY_LENGTH, HIDDEN) for n in range(2)}
@@ -207,6 +239,11 @@ class CrossAttention(nn.Module):
         )
         self.core = ScaledDotProduct(dropout)
 
+    def cost(self, site: Site) -> Cost:
+        """Keys and values are the encoder's."""
+        own, encoded = total((self.query, self.output), site), total((self.key, self.value), TOKENS)
+        return own + encoded + attention(CROSS_PAIRS, HIDDEN)
+
     def forward(self, hidden: Tensor, encoded: Tensor, kernel: Kernel) -> Tensor:
         query = split_heads(self.query(hidden), HEADS)
         key, value = (split_heads(f(encoded), HEADS) for f in (self.key, self.value))
@@ -221,6 +258,9 @@ class TellingBlock(nn.Module):
         self.own = own
         self.cross = CrossAttention(dropout)
         self.norm = nn.LayerNorm(HIDDEN)
+
+    def cost(self, site: Site) -> Cost:
+        return total((self.own, self.cross), site)
 
     def forward(self, hidden: Tensor, kernel: Kernel, encoded: Tensor, belongs: Kernel) -> Tensor:
         hidden = self.own(hidden, kernel)
@@ -239,6 +279,13 @@ class TranslatorTwin(Twin):
         self.decoder = Stack(TellingBlock(self.block(), dropout) for _ in range(2))
         self.head = self.token_head(self.embedded.word)
         self.initialize()
+
+    def cost(self, site: Site) -> Cost:
+        return (
+            cost(self.encoder, site)
+            + cost(self.decoder, DECODER)
+            + cost(self.head, targets("denoising"))
+        )
 
     def forward(self, batch: Batch) -> Outputs:
         told = batch.decoder

@@ -181,8 +181,9 @@ def records(output: Path, kind: str) -> list[dict[str, Any]]:
     """Records of one kind, without the measured speeds."""
     lines = (output / "metrics.jsonl").read_text().splitlines()
     found = [record for record in map(json.loads, lines) if record["kind"] == kind]
+    speeds = ("_per_second", "mfu", "hfu")
     return [
-        {key: value for key, value in record.items() if not key.endswith("_per_second")}
+        {key: value for key, value in record.items() if not key.endswith(speeds)}
         for record in found
     ]
 

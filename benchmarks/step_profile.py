@@ -33,6 +33,7 @@ from pipeline.ceiling import measure_ceiling
 from pipeline.flops import TOKENS, Cost, Meter, cost, fuses, targets, total
 from pipeline.models.bert import Bert, BertConfig
 from pipeline.nn.attention import SelfAttention
+from pipeline.nn.blocks import save_memory
 from pipeline.nn.embeddings import Embeddings
 from pipeline.nn.feed_forward import FeedForward
 from pipeline.nn.heads import TokenHead
@@ -115,6 +116,7 @@ def build(size: str, positions: int, dropout: float, precision: Precision) -> Lo
             next_sentence=False,
         )
     )
+    save_memory(model, "selective")  # as recipes do
     task = PretrainingTask(model, build_objectives((MaskedLMConfig(kind="masked_lm"),)))
     task.to("cuda" if torch.cuda.is_available() else "cpu")
     optimizer = build_optimizer(LambConfig(kind="lamb"), model)

@@ -15,7 +15,7 @@ Ours, each rung adding one thing to the one before:
   default;
 - targets: scores at the targets alone, product and loss in one, chunk by chunk;
 - packed: several sequences a row, attention within each;
-- compiled: blocks as compiled code (with ``--compile``);
+- compiled: blocks as compiled code (on GPUs, or with ``--compile``);
 - fused: AdamW as one kernel. This is what a recipe trains with;
 - documents: the same, sequences cut from whole documents instead of lines.
 
@@ -48,6 +48,8 @@ from pipeline.data import MicroBatch, RowSource, to_batch
 from pipeline.nn.scores import Scores, logits
 from pipeline.objectives.base import Loss, Objective, classification_loss
 from pipeline.objectives.masked_lm import MaskedLM, MaskedLMConfig
+from pipeline.optim import build_optimizer
+from pipeline.optim.adamw import AdamWConfig
 from pipeline.precision import dtype
 from pipeline.settings import Run, decode_run
 from pipeline.training.engine import Engine
@@ -97,7 +99,12 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--tokens", type=int, default=65536 if gpu else 4096, help="a micro-batch")
     parser.add_argument("--dropout", type=float, default=0.0)
-    parser.add_argument("--compile", action="store_true", help="compiled blocks, too")
+    parser.add_argument(
+        "--compile",
+        action=argparse.BooleanOptionalAction,
+        default=gpu,
+        help="compiled blocks, too; left out, on GPUs",
+    )
     options = parser.parse_args()
     sizes, lengths = options.sizes.split(","), [int(one) for one in options.lengths.split(",")]
     if unknown := [size for size in sizes if size not in SIZES]:
@@ -267,6 +274,10 @@ def stepping(
     engine: Engine, batches: Iterable[Batch], objective: Objective, *, fused: bool = False
 ) -> Callable[[], int]:
     """Training steps on batches in turn; all rungs of an engine share its weights."""
+    # Each form has moments and counts of its own: they lie where its kernels want them.
+    optimizer = build_optimizer(AdamWConfig(kind="adamw"), engine.task.model)
+    for group in optimizer.param_groups:  # not fused: for-loops on CPUs and "foreach" on GPUs
+        group["fused"], group["foreach"] = fused, engine.device.type == "cuda" and not fused
     turns = itertools.cycle(
         [
             (
@@ -280,11 +291,12 @@ def stepping(
 
     def step() -> int:
         engine.task.objectives["masked_lm"] = objective
-        for group in engine.optimizer.param_groups:  # for-loops on CPUs and "foreach" on GPUs
-            group["fused"], group["foreach"] = fused, engine.device.type == "cuda" and not fused
+        engine.optimizer = optimizer
         batch, count, real = next(turns)
         engine.backward(batch, count)
         engine.step(RATE)
+        if engine.device.type == "cuda":
+            torch.cuda.synchronize(engine.device)
         return real
 
     return step

@@ -62,7 +62,7 @@ def finished_training(run: Run) -> Path | None:
     state = read_state(newest)
     leaves = run.resume_leaves()
     same = all(
-        state.leaves.get(key) == value
+        state.leaves.get(key, value) == value  # what is younger than a checkpoint it cannot hold
         for key, (value, resume) in leaves.items()
         if resume != "free"
     )

@@ -99,7 +99,7 @@ class Bert(PretrainingModel):
                 hidden_size=config.hidden_size, num_classes=2
             )
         self.outputs = tuple(self.heads)
-        self.attending = Attending(config.attention_dropout)
+        self.attending = Attending(config.attention_dropout, config.hidden_size // config.num_heads)
         self._initializer_std = config.initializer_std
         self.initialize()
 

@@ -36,6 +36,8 @@ from pipeline.nn.masks import (
 )
 
 PathName: TypeAlias = Literal["varlen", "flex", "dense"]
+MOST_VARIANTS = 64
+"""Of shapes, masks and terms that the flex kernel is compiled for, before an error says so."""
 Heads: TypeAlias = Float[Tensor, "rows heads length head_size"]
 
 
@@ -72,45 +74,51 @@ class Path(NamedTuple):
     reason: str
 
 
-def choose(device: str, dtype: torch.dtype, *, dropout: float, rule: bool, term: bool) -> Path:
-    """The fastest path that computes what is asked for.
-
-    Args:
-        device: its type.
-        dtype: of the products.
-        dropout: of the attention weights, while training.
-        rule: whether attention heeds more than whole sequences.
-        term: whether something is added to the scores.
-    """
-    if device != "cuda":
-        return Path("dense", f"there is no other on {device}")
-    if dropout:
-        return Path("dense", f"attention dropout is {dropout}, which the others do not know")
-    if rule or term:
-        return Path("flex", "the model has rules or terms of its own")
-    if dtype not in (torch.bfloat16, torch.float16):
-        return Path("flex", f"the kernel for boundaries does not compute in {dtype}")
-    return Path("varlen", "attention goes by whole sequences")
-
-
 @dataclass
 class Attending:
     """What a model's attention asks for.
 
     Attributes:
         dropout: of the attention weights, while training.
+        head_size: of each head.
+        rule: whether attention heeds more than whole sequences.
         term: whether something is added to the scores.
         static: every micro-batch gets a kernel of the same form, even where a simpler one would
             do, as compiled blocks want it.
     """
 
     dropout: float
+    head_size: int
+    rule: bool = False
     term: bool = False
     static: bool = False
 
-    def path(self, device: str, dtype: torch.dtype, *, rule: bool = False) -> Path:
-        """The path of all micro-batches."""
-        return choose(device, dtype, dropout=self.dropout, rule=rule, term=self.term)
+    def path(
+        self, device: str, dtype: torch.dtype, capability: tuple[int, int] | None = None
+    ) -> Path:
+        """The fastest path that computes what is asked for, for all micro-batches.
+
+        Args:
+            device: its type.
+            dtype: of the products.
+            capability: of the GPU; left out, of the current one.
+        """
+        size = self.head_size
+        if device != "cuda":
+            return Path("dense", f"there is no other on {device}")
+        if self.dropout:
+            return Path("dense", f"attention dropout is {self.dropout}; the others know none")
+        if size < 16 or dtype == torch.float64:
+            return Path("dense", f"the others do not compute heads of {size} in {dtype}")
+        if self.rule or self.term:
+            return Path("flex", "the model has rules or terms of its own")
+        if dtype not in (torch.bfloat16, torch.float16):
+            return Path("flex", f"the kernel for boundaries does not compute in {dtype}")
+        if size % 8 or size > 256:
+            return Path("flex", f"the kernel for boundaries does not take heads of {size}")
+        if (capability or torch.cuda.get_device_capability()) < (8, 0):
+            return Path("flex", "the kernel for boundaries wants a GPU of compute capability 8.0")
+        return Path("varlen", "attention goes by whole sequences")
 
     def within(self, batch: Batch, rule: IndexMask | None = None, *, like: Tensor) -> Kernel:
         """Attention within the sequences of a batch.
@@ -118,8 +126,11 @@ class Attending:
         Args:
             rule: what is hidden beyond that.
             like: has the device and the precision of the hidden states.
+
+        Raises:
+            ValueError: there is a rule, and the path was chosen for a model without.
         """
-        path = self.path(like.device.type, compute_dtype(like), rule=rule is not None)
+        path = self._path(like, rule is not None)
         sequence_ids, begins = batch.sequence_ids, batch.boundaries
         rows, length = sequence_ids.shape
         if path.name == "varlen":
@@ -132,9 +143,18 @@ class Attending:
         return self._over(path.name, mask, rows, length, length, like)
 
     def over(self, mask: IndexMask, rows: int, queries: int, keys: int, *, like: Tensor) -> Kernel:
-        """Attention by a rule that says everything: over a memory, or to an encoder."""
-        path = self.path(like.device.type, compute_dtype(like), rule=True)
+        """Attention by a rule that says everything: over a memory, or to an encoder.
+
+        Raises:
+            ValueError: the path was chosen for a model without rules.
+        """
+        path = self._path(like, True)
         return self._over(path.name, mask, rows, queries, keys, like)
+
+    def _path(self, like: Tensor, rule: bool) -> Path:
+        if rule and not self.rule:
+            raise ValueError("the path was chosen without: give the model Attending(rule=True)")
+        return self.path(like.device.type, compute_dtype(like))
 
     def _over(
         self, path: PathName, mask: IndexMask, rows: int, queries: int, keys: int, like: Tensor
@@ -315,4 +335,8 @@ def _flex() -> Callable[..., Any]:
 
 @cache
 def _compiled_flex() -> Callable[..., Any]:
-    return torch.compile(flex_attention, dynamic=False)
+    # Uncompiled, as torch would go on beyond its limit of variants, it holds all scores.
+    compiled: Callable[..., Any] = torch.compile(  # type: ignore[call-overload]  # no limit there
+        flex_attention, fullgraph=True, recompile_limit=MOST_VARIANTS
+    )
+    return compiled

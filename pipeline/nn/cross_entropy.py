@@ -19,11 +19,11 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
 from pipeline.batch import IGNORED
-from pipeline.nn.products import outer, product
+from pipeline.nn.products import linear, outer, product
 
 _CHUNK_BYTES = {"cpu": 2**25, "cuda": 2**26}
-"""Of scores in fp32 that exist at a time. Products of less have too few rows to be fast: on a CPU
-2**23 takes 1.5 times as long."""
+"""Of one tensor of scores in fp32; two or three exist at a time. Products of less have too few rows
+to be fast: on a CPU 2**23 takes 1.5 times as long."""
 _ROWS = 128
 """Chunks are of a multiple of so many targets, as GPUs cut their products."""
 _MULTIPLE = {"cpu": 1, "cuda": 64}
@@ -42,7 +42,7 @@ class Summed(NamedTuple):
     correct: Float[Tensor, ""]
 
 
-def linear(
+def all_scores(
     hidden: Float[Tensor, "targets width"],
     weight: Float[Tensor, "classes width"],
     bias: Float[Tensor, " classes"],
@@ -55,7 +55,7 @@ def linear(
         multiple: of the classes in the product, which is filled up with classes nobody asks for;
             left out, what suits the device.
     """
-    return F.linear(hidden, *_padded(weight, bias, multiple))[:, : len(weight)]
+    return linear(hidden, *_padded(weight, bias, multiple))[:, : len(weight)]
 
 
 def linear_cross_entropy(
@@ -76,7 +76,7 @@ def linear_cross_entropy(
 
     Args:
         silent: where true, all gradients are exactly zero, even if the loss is not finite.
-        multiple: see :func:`linear`.
+        multiple: see :func:`all_scores`.
         chunk: targets at a time; left out, as many as have 32 MiB of scores, on GPUs 64.
     """
     device, classes = hidden.device.type, len(weight)

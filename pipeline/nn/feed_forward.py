@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
+from torch.utils.checkpoint import checkpoint
 
 from pipeline.nn.activations import Activation
 from pipeline.nn.products import Linear
@@ -31,10 +32,12 @@ class FeedForward(nn.Module):
     ) -> Float[Tensor, "rows length hidden"]:
         """The transformed positions."""
         up: Tensor = self.up(hidden)
+        if self.thrifty and torch.compiler.is_compiling():  # which leaves out what is not needed
+            compiled: Tensor = checkpoint(self._finish, up, use_reentrant=False)
+            return compiled
+        if not self.thrifty:
+            return self._finish(up)
         activated = self.activation(up)
-        if not self.thrifty or torch.compiler.is_compiling():  # a compiler finds that by itself
-            transformed: Tensor = self.down(activated)
-            return transformed
         memory = activated.untyped_storage()._cdata
 
         def keep(tensor: Tensor) -> Tensor | torch.Size:
@@ -47,5 +50,9 @@ class FeedForward(nn.Module):
                 return self.activation(up).view(kept)
 
         with saved_tensors_hooks(keep, find):
-            again: Tensor = self.down(activated)
-        return again
+            transformed: Tensor = self.down(activated)
+        return transformed
+
+    def _finish(self, up: Tensor) -> Tensor:
+        transformed: Tensor = self.down(self.activation(up))
+        return transformed

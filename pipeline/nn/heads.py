@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from pipeline.nn.activations import Activation
-from pipeline.nn.cross_entropy import Summed, linear, linear_cross_entropy
+from pipeline.nn.cross_entropy import Summed, all_scores, linear_cross_entropy
 from pipeline.nn.products import Linear
 from pipeline.nn.scores import VocabularyScores
 
@@ -43,7 +43,7 @@ class TiedDecoder(nn.Module):
     ) -> Float[Tensor, "targets vocab"] | Summed:
         """The logits; where labels are given their summed cross-entropy, without the logits."""
         if labels is None:
-            return linear(hidden, self.weight, self.bias)
+            return all_scores(hidden, self.weight, self.bias)
         return linear_cross_entropy(hidden, self.weight, self.bias, labels, silent=silent)
 
 

@@ -53,7 +53,7 @@ class PretrainingModel(nn.Module, ABC):
 
     def attention_path(self, device: torch.device, dtype: torch.dtype) -> Path:
         """How its attention is computed there, in that precision, and why."""
-        return self.attending.path(device.type, dtype, rule=bool(self.attention_rules))
+        return self.attending.path(device.type, dtype)
 
     @abstractmethod
     def forward(self, batch: Batch) -> Outputs:

@@ -55,8 +55,8 @@ def linear(
     """``hidden weight^T + bias``, differentiable once."""
     if not _suits(hidden, weight):
         return F.linear(hidden, weight, bias)
-    product: Tensor = _Linear.apply(hidden, weight, bias)  # type: ignore[no-untyped-call]
-    return product
+    made: Tensor = _Linear.apply(hidden, weight, bias)  # type: ignore[no-untyped-call]
+    return made
 
 
 def product(
@@ -76,7 +76,7 @@ def outer(
 ) -> Float[Tensor, "rows columns"]:
     """``left^T right``, without gradients."""
     # oneDNN's first operand is copied where it is transposed: the narrower one is.
-    if left.shape[1] <= right.shape[1]:
+    if left.device.type != "cpu" or left.shape[1] <= right.shape[1]:
         return product(left.t(), right.t())
     return product(right.t(), left.t()).t()
 

@@ -228,7 +228,7 @@ class Trainer:
         """One optimizer step on this rank's micro-batches.
 
         The host waits for the device where the engine learns whether the gradient is finite, and
-        so whether the step is applied; nowhere else.
+        so whether the step is applied; an optimizer of :mod:`pipeline.optim.finite` asks once more.
         """
         engine = self._engine
         counts = engine.sum(fed.counts.clone())

@@ -63,7 +63,7 @@ def like(dtype: torch.dtype) -> Tensor:
 
 def test_attention_by_boundaries() -> None:
     one = batch()
-    kernel = Attending(0.0).within(one, like=like(torch.bfloat16))
+    kernel = Attending(0.0, 64).within(one, like=like(torch.bfloat16))
     assert isinstance(kernel, Varlen)
     assert_equal(kernel, same_sequence(one.sequence_ids), torch.bfloat16, None)
 
@@ -72,7 +72,7 @@ def test_attention_by_boundaries() -> None:
 @pytest.mark.parametrize("with_term", [False, True])
 def test_flexible_attention_with_rules_and_terms(dtype: torch.dtype, with_term: bool) -> None:
     one = batch()
-    kernel = Attending(0.0, term=with_term).within(one, causal, like=like(dtype))
+    kernel = Attending(0.0, 64, rule=True, term=with_term).within(one, causal, like=like(dtype))
     assert isinstance(kernel, Flex)
     distances = Distances().cuda() if with_term else None
     assert_equal(kernel, both(same_sequence(one.sequence_ids), causal), dtype, distances)
@@ -84,7 +84,7 @@ def test_dense_attention_where_weights_are_dropped_in_training(
     dtype: torch.dtype, with_term: bool
 ) -> None:
     one = batch()
-    kernel = Attending(0.1, term=with_term).within(one, like=like(dtype))
+    kernel = Attending(0.1, 64, term=with_term).within(one, like=like(dtype))
     assert isinstance(kernel, Dense)
     distances = Distances().cuda() if with_term else None
     assert_equal(kernel, same_sequence(one.sequence_ids), dtype, distances)
@@ -92,7 +92,7 @@ def test_dense_attention_where_weights_are_dropped_in_training(
 
 def test_finding_the_hidden_blocks_does_not_wait() -> None:
     one = batch()
-    attending = Attending(0.0, term=True)
+    attending = Attending(0.0, 64, rule=True, term=True)
     attending.within(one, causal, like=like(torch.bfloat16))
     torch.cuda.set_sync_debug_mode("error")
     try:

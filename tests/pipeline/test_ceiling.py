@@ -19,11 +19,8 @@ def test_it_is_what_products_reach_and_disturbs_no_draw() -> None:
     torch.manual_seed(3)
     expected = torch.randn(4)
     torch.manual_seed(3)
-    begun = time.perf_counter()
     found = measure_ceiling(CPU, torch.float32)
-    took = time.perf_counter() - begun
     assert torch.equal(torch.randn(4), expected)
-    assert took < 2  # 0.1 s where nothing else runs
 
     def plain() -> float:
         begun = time.perf_counter()

@@ -19,7 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from pipeline.nn.attending import Attending, Dense, Flex, Varlen, boundaries, choose
+from pipeline.nn.attending import Attending, Dense, Flex, Varlen, boundaries
 from pipeline.nn.masks import IndexMask, after_memory, both, causal, everywhere, same_sequence
 
 
@@ -36,7 +36,8 @@ def test_dense_within_sequences_is_the_formula(
 ) -> None:
     inside = same_sequence(sequence_ids)
     mask = inside if rule is None else both(inside, rule)
-    kernel = Attending(0.0, term=with_term).within(batch(sequence_ids), rule, like=LIKE)
+    asked = Attending(0.0, 64, rule=rule is not None, term=with_term)
+    kernel = asked.within(batch(sequence_ids), rule, like=LIKE)
     assert isinstance(kernel, Dense)
     module = Distances(4) if with_term else None
     assert_equal(kernel, mask, heads(LENGTH, LENGTH), module, scale)
@@ -44,8 +45,8 @@ def test_dense_within_sequences_is_the_formula(
 
 def test_one_sequence_a_row_needs_no_mask_unless_all_kernels_are_to_be_alike() -> None:
     whole = batch(torch.ones_like(SEQUENCES))
-    assert Attending(0.0).within(whole, like=LIKE) == Dense(None)
-    static = Attending(0.0, static=True).within(whole, like=LIKE)
+    assert Attending(0.0, 64).within(whole, like=LIKE) == Dense(None)
+    static = Attending(0.0, 64, static=True).within(whole, like=LIKE)
     assert isinstance(static, Dense)
     assert static.mask is not None
     assert_equal(static, everything, heads(LENGTH, LENGTH))
@@ -55,7 +56,7 @@ def test_one_sequence_a_row_needs_no_mask_unless_all_kernels_are_to_be_alike() -
 def test_dense_over_a_memory_is_the_formula(with_term: bool) -> None:
     memory = 4
     mask = after_memory(both(same_sequence(SEQUENCES), causal), memory)
-    kernel = Attending(0.0).over(mask, ROWS, LENGTH, memory + LENGTH, like=LIKE)
+    kernel = Attending(0.0, 64, rule=True).over(mask, ROWS, LENGTH, memory + LENGTH, like=LIKE)
     given = heads(LENGTH, memory + LENGTH)
     assert_equal(kernel, mask, given, Distances(6) if with_term else None)
 
@@ -66,7 +67,7 @@ def test_dense_to_a_shorter_encoder_is_the_formula() -> None:
     def belongs(row: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
         return SEQUENCES[row, query] == encoded[row, key]
 
-    kernel = Attending(0.0).over(belongs, ROWS, LENGTH, 5, like=LIKE)
+    kernel = Attending(0.0, 64, rule=True).over(belongs, ROWS, LENGTH, 5, like=LIKE)
     assert_equal(kernel, belongs, heads(LENGTH, 5), Distances(3))
 
 
@@ -84,7 +85,7 @@ def test_autocast_takes_masks_and_terms_of_any_precision(dtype: torch.dtype) -> 
     inside = same_sequence(SEQUENCES)
     right = formula(*(tensor.double() for tensor in given), inside, Distances.term.__get__(module))
     with torch.autocast("cpu", dtype):
-        kernel = Attending(0.0, term=True).within(batch(SEQUENCES), like=given[0])
+        kernel = Attending(0.0, 64, term=True).within(batch(SEQUENCES), like=given[0])
         found = kernel(*given, term=module.term)
     assert found.dtype == dtype
     # Of values up to 3: measured 0.012 and 0.0014.
@@ -96,7 +97,7 @@ def test_hidden_keys_do_nothing_even_where_they_are_not_finite() -> None:
     query, key, value = heads(LENGTH, LENGTH)
     with torch.no_grad():
         key[0, :, 9:] = 1e300
-    kernel = Attending(0.0).within(batch(SEQUENCES), like=LIKE)
+    kernel = Attending(0.0, 64).within(batch(SEQUENCES), like=LIKE)
     right = formula(query, key.where(key < 1e200, 0), value, same_sequence(SEQUENCES))
     found = kernel(query, key, value)
     torch.testing.assert_close(found[:, :, :9], right[:, :, :9], rtol=0, atol=1e-13)
@@ -148,10 +149,37 @@ def test_the_fastest_path_that_can_do_it_is_taken_and_says_why(
     name: str,
     reason: str,
 ) -> None:
-    path = choose(device, dtype, dropout=dropout, rule=rule, term=term)
+    asked = Attending(dropout, 64, rule=rule, term=term)
+    path = asked.path(device, dtype, (9, 0))
     assert path.name == name
     assert reason in path.reason
-    assert Attending(dropout, term=term).path(device, dtype, rule=rule) == path
+
+
+@pytest.mark.parametrize(
+    ("head_size", "dtype", "capability", "name", "reason"),
+    [
+        (8, BF16, (9, 0), "dense", "heads of 8"),
+        (64, torch.float64, (9, 0), "dense", "in torch.float64"),
+        (20, BF16, (9, 0), "flex", "heads of 20"),
+        (264, BF16, (9, 0), "flex", "heads of 264"),
+        (256, BF16, (8, 0), "varlen", "whole sequences"),
+        (64, FP16, (7, 5), "flex", "compute capability 8.0"),
+    ],
+)
+def test_heads_and_gpus_that_a_kernel_refuses_go_another_way(
+    head_size: int, dtype: torch.dtype, capability: tuple[int, int], name: str, reason: str
+) -> None:
+    path = Attending(0.0, head_size).path("cuda", dtype, capability)
+    assert path.name == name
+    assert reason in path.reason
+
+
+def test_rules_that_the_model_did_not_speak_of_are_refused() -> None:
+    silent = Attending(0.0, 64)
+    with pytest.raises(ValueError, match=r"Attending\(rule=True\)"):
+        silent.within(batch(SEQUENCES), causal, like=LIKE)
+    with pytest.raises(ValueError, match=r"Attending\(rule=True\)"):
+        silent.over(causal, ROWS, LENGTH, LENGTH, like=LIKE)
 
 
 def test_what_a_path_does_not_know_is_refused() -> None:

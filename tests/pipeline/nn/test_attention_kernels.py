@@ -48,7 +48,7 @@ def taking(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
     """Makes a path the chosen one."""
 
     def take(name: Any) -> None:
-        monkeypatch.setattr(attending, "choose", lambda *_, **__: Path(name, "a test"))
+        monkeypatch.setattr(attending.Attending, "path", lambda *_: Path(name, "a test"))
 
     return take
 
@@ -103,7 +103,7 @@ def test_flex_heeds_every_rule(name: str | None, length: int) -> None:
     sequence_ids = long_rows(length)
     rule = rules(sequence_ids)[name] if name else None
     inside = same_sequence(sequence_ids)
-    kernel = Attending(0.0).within(batch(sequence_ids), rule, like=LIKE)
+    kernel = Attending(0.0, 64, rule=rule is not None).within(batch(sequence_ids), rule, like=LIKE)
     assert isinstance(kernel, Flex)
     given = plain_heads(length, length)
     right = formula(*given, both(inside, rule) if rule else inside)
@@ -118,7 +118,7 @@ def test_flex_heeds_every_rule(name: str | None, length: int) -> None:
 def test_flex_adds_terms_by_head_and_distance(kind: str, length: int, scale: float | None) -> None:
     sequence_ids = long_rows(length)
     module = Distances(20) if kind == "distances" else Disentangled(length, 20)
-    kernel = Attending(0.0, term=True).within(batch(sequence_ids), like=LIKE)
+    kernel = Attending(0.0, 64, term=True).within(batch(sequence_ids), like=LIKE)
     given = plain_heads(length, length)
     right = formula(*given, same_sequence(sequence_ids), module.term, scale)
     found = kernel(*given, term=module.term, scale=scale)
@@ -131,7 +131,7 @@ def test_flex_over_a_memory_and_to_an_encoder() -> None:
     memory = 140
     mask = after_memory(both(same_sequence(SEQUENCES), causal), memory)
     given = plain_heads(LENGTH, memory + LENGTH)
-    kernel = Attending(0.0).over(mask, ROWS, LENGTH, memory + LENGTH, like=LIKE)
+    kernel = Attending(0.0, 64, rule=True).over(mask, ROWS, LENGTH, memory + LENGTH, like=LIKE)
     assert isinstance(kernel, Flex)
     torch.testing.assert_close(kernel(*given), formula(*given, mask), rtol=0, atol=1e-13)
 
@@ -158,7 +158,7 @@ def test_flex_is_compiled_once_for_all_layers_and_batches(
     for last in range(2, 5):
         sequence_ids = SEQUENCES.clamp(max=last)
         sequence_ids[1, last:] = 0
-        kernel = Attending(0.0, term=True).within(batch(sequence_ids), like=LIKE)
+        kernel = Attending(0.0, 64, term=True).within(batch(sequence_ids), like=LIKE)
         for module in layers:
             right = formula(*given, same_sequence(sequence_ids), module.term)
             found = layer(module, kernel, given)
@@ -174,7 +174,7 @@ def test_compiled_flex_is_the_formula(taking: Callable[[str], None]) -> None:
     sequence_ids, module = long_rows(150), Distances(20).requires_grad_(False)
     given = plain_heads(150, 150)
     right = formula(*given, same_sequence(sequence_ids), module.term)
-    kernel = Attending(0.0, term=True).within(batch(sequence_ids), like=LIKE)
+    kernel = Attending(0.0, 64, term=True).within(batch(sequence_ids), like=LIKE)
     query, key, value = (tensor.float() for tensor in given)
     found = kernel(query, key, value, term=module.float().term)
     # Measured: 3.8e-7.
@@ -281,7 +281,7 @@ def plain_varlen(monkeypatch: pytest.MonkeyPatch, taking: Callable[[str], None])
 @pytest.mark.usefixtures("plain_varlen")
 @pytest.mark.parametrize("scale", [None, 0.7])
 def test_varlen_is_the_formula(scale: float | None) -> None:
-    kernel = Attending(0.0).within(batch(SEQUENCES), like=LIKE)
+    kernel = Attending(0.0, 64).within(batch(SEQUENCES), like=LIKE)
     assert isinstance(kernel, Varlen)
     assert_equal(kernel, same_sequence(SEQUENCES), heads(LENGTH, LENGTH), scale=scale)
 
@@ -290,7 +290,7 @@ def test_varlen_is_the_formula(scale: float | None) -> None:
 def test_boundaries_that_were_found_beforehand_are_used() -> None:
     found = boundaries(SEQUENCES)
     one = Batch(*[SEQUENCES] * 4, boundaries=found)
-    kernel = Attending(0.0).within(one, like=LIKE)
+    kernel = Attending(0.0, 64).within(one, like=LIKE)
     assert isinstance(kernel, Varlen)
     assert kernel.boundaries is found
 
@@ -299,7 +299,7 @@ def test_boundaries_that_were_found_beforehand_are_used() -> None:
 def test_queries_that_autocast_left_in_fp32_are_lowered() -> None:
     given = tuple(tensor.detach().float() for tensor in heads(LENGTH, LENGTH))
     with torch.autocast("cpu", torch.bfloat16):
-        kernel = Attending(0.0).within(batch(SEQUENCES), like=given[0])
+        kernel = Attending(0.0, 64).within(batch(SEQUENCES), like=given[0])
         assert kernel(*given).dtype == torch.bfloat16
 
 
@@ -315,7 +315,7 @@ def test_compiled_code_takes_any_number_of_sequences() -> None:
     compiled = torch.compile(layer, dynamic=False, fullgraph=True, backend=counter)
     for last in range(1, 8):
         sequence_ids = torch.tensor([[1] * 4 + list(range(2, last + 2)) + [0] * (7 - last)] * ROWS)
-        kernel = Attending(0.0).within(batch(sequence_ids), like=LIKE)
+        kernel = Attending(0.0, 64).within(batch(sequence_ids), like=LIKE)
         query = heads(LENGTH, LENGTH)[0]
         found, right = compiled(query, kernel), layer(query, kernel)
         torch.testing.assert_close(found, right, rtol=0, atol=1e-13)

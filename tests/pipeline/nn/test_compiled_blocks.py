@@ -155,7 +155,7 @@ def test_any_number_of_sequences_runs_through_one_code(
     batches = [make_batch(16, kind) for kind in ("full", "several", "padded", "many")]
     dense = [run(make_bert(layers=2), batch)[0] for batch in batches]
     monkeypatch.setattr(attending, "varlen_attn", _by_boundaries)
-    monkeypatch.setattr(attending, "choose", lambda *_, **__: Path("varlen", "it is tested"))
+    monkeypatch.setattr(attending.Attending, "path", lambda *_: Path("varlen", "it is tested"))
     model = make_compiled(layers=2)
     for batch, expected in zip(batches, dense, strict=True):
         torch.testing.assert_close(run(model, batch)[0], expected, atol=2e-6, rtol=0)

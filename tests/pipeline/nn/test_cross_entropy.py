@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
 
 from pipeline.batch import IGNORED
-from pipeline.nn.cross_entropy import Summed, linear, linear_cross_entropy
+from pipeline.nn.cross_entropy import Summed, all_scores, linear_cross_entropy
 from pipeline.nn.heads import TiedDecoder
 from pipeline.nn.scores import VocabularyScores, logits, silenced
 
@@ -78,7 +78,7 @@ def test_loss_and_gradients_are_those_of_plain_logits(chunk: int | None, multipl
 @pytest.mark.parametrize("multiple", [1, 8, 64, None])
 def test_logits_are_those_of_the_plain_product(multiple: int | None) -> None:
     one = case()
-    scores = linear(*one[:3], multiple=multiple)
+    scores = all_scores(*one[:3], multiple=multiple)
     assert scores.shape == (TARGETS, CLASSES)
     judge = F.linear(*one[:3])
     torch.testing.assert_close(scores, judge, rtol=1e-14, atol=1e-14)

@@ -45,8 +45,15 @@ def test_thrift_computes_the_activation_again_and_no_product(layer: FeedForward)
     assert calls == ["activation", "product", "activation"]
 
 
-def test_thrift_keeps_one_wide_tensor_less(layer: FeedForward) -> None:
+@pytest.mark.parametrize("compiled", [False, True])
+def test_thrift_keeps_one_wide_tensor_less(layer: FeedForward, compiled: bool) -> None:
     def kept() -> int:
+        torch._dynamo.reset()
+        called = (
+            torch.compile(layer, backend="aot_eager_decomp_partition", fullgraph=True)
+            if compiled
+            else layer
+        )
         wide = set()
 
         def look(tensor: Tensor) -> Tensor:
@@ -56,8 +63,9 @@ def test_thrift_keeps_one_wide_tensor_less(layer: FeedForward) -> None:
 
         hidden = torch.randn(2, 3, 8, requires_grad=True)
         with saved_tensors_hooks(look, lambda tensor: tensor):
-            output = layer(hidden)
-        assert output.requires_grad
+            output = called(hidden)
+        output.sum().backward()
+        assert hidden.grad is not None
         return len(wide)
 
     assert kept() == 2

@@ -78,6 +78,9 @@ def run_twins(recipe: Path, jobs: Sequence[TwinJob], ranks: int) -> None:
 
 
 def _work(rank: int, recipe: Path, jobs: tuple[TwinJob, ...]) -> None:
+    from pipeline.nn import products
+
+    products.SMALLEST = 0  # the models are small, and the products of large ones are meant
     for job in jobs:
         run_twin(recipe, job)
 

@@ -56,10 +56,12 @@ class Classified:
 
 
 class Twin(PretrainingModel):
+    ruled = False
+
     def __init__(self, vocab_size: int, dropout: float) -> None:
         super().__init__()
         self.vocab_size, self.dropout = vocab_size, dropout
-        self.attending = Attending(dropout)
+        self.attending = Attending(dropout, HIDDEN // HEADS, rule=self.ruled)
 
     def initialize(self, whole: Whole = nullcontext) -> None:
         initialize(self, 0.05, whole=whole)
@@ -196,6 +198,7 @@ class MemoryAttention(nn.Module):
 class StreamTwin(Twin):
     """Targets: ``causal_lm``. Keeps the inputs of its layers, and how many of them are real."""
 
+    ruled = True
     outputs = ("causal_lm",)
     attention_rules = frozenset({"causal"})
 
@@ -270,6 +273,7 @@ class TellingBlock(nn.Module):
 class TranslatorTwin(Twin):
     """Targets: ``denoising``, of the decoder."""
 
+    ruled = True
     outputs = ("denoising",)
 
     def __init__(self, vocab_size: int, dropout: float = DROPOUT) -> None:

@@ -15,7 +15,7 @@ from torch import Tensor
 from configs.schema import ConfigError
 from pipeline.training.start import build_engine, build_task
 
-AGAIN = "train.activation_checkpointing=full"
+AGAIN = "train.activation_checkpointing=true"  # as it was said before there was a choice
 ADAMW = "optimizer={kind: adamw}"
 STATES = "deepspeed.offload_optimizer=cpu"
 PARAMETERS = "deepspeed.offload_parameters=cpu"

@@ -35,6 +35,9 @@ SMALL = (
 )
 
 
+TIMINGS = ("_per_second", "mfu", "hfu")
+
+
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Built from a copy of the sources, so that nothing is left among them."""
@@ -139,7 +142,7 @@ def test_whole_road_from_the_wheel(installed: Installed) -> None:
     )
     first, again = (
         [
-            {key: value for key, value in record.items() if not key.endswith("_per_second")}
+            {key: value for key, value in record.items() if not key.endswith(TIMINGS)}
             for record in read_metrics(installed.working / output)
             if record["kind"] == "train"
         ]

@@ -44,10 +44,7 @@ def _seconds(left: Tensor, right: Tensor) -> float:
         begun = time.perf_counter()
         product(left, right)
         return time.perf_counter() - begun
-    begin, end = (
-        torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
-        for _ in range(2)
-    )
+    begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
     begin.record()
     product(left, right)
     end.record()

@@ -13,6 +13,7 @@ from typing import Annotated, Literal, TypeAlias
 import pydantic
 
 from configs.schema import config, setting
+from pipeline.precision import Precision
 
 Positive = Annotated[int, pydantic.Field(ge=1)]
 Steps = Annotated[int, pydantic.Field(ge=0)]
@@ -149,7 +150,7 @@ class TrainConfig:
     """
 
     engine: Literal["deepspeed", "local"] = setting("deepspeed", resume="recorded")
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    precision: Precision = "fp32"
     micro_batch_rows: Positive
     init_from: InitFromConfig | None = setting(None, resume="recorded")
     activation_checkpointing: Annotated[

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 from pathlib import Path
 
 import torch
 
 from configs.schema import ConfigError
 from pipeline.objectives.task import PretrainingTask
-from pipeline.precision import autocast
 from pipeline.settings import Run
 from pipeline.training.checkpoints.checkpoint import (
     CHECKPOINTS,
@@ -74,11 +72,6 @@ def load_model(run: Run, checkpoint: Path | None = None) -> PretrainingTask:
         for name, parameter in parameters.items():
             parameter.copy_(weights[name])
     return task.to("cuda" if torch.cuda.is_available() else "cpu").eval()
-
-
-def precision(run: Run, device: torch.device) -> contextlib.AbstractContextManager[None]:
-    """The precision that the run's validation computes in, as a context."""
-    return autocast(run.train.precision, device)
 
 
 def _shape(tensor: torch.Tensor | None) -> str:

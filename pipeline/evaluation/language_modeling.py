@@ -21,11 +21,12 @@ from torch import Tensor
 from pipeline.batch import IGNORED
 from pipeline.data import RowSource, to_batch
 from pipeline.evaluation.baselines import count_tokens, shuffle_context, unigram_log_probabilities
-from pipeline.evaluation.checkpoints import load_model, newest, precision
+from pipeline.evaluation.checkpoints import load_model, newest
 from pipeline.evaluation.fill import Sample, sample_sentences
 from pipeline.fitting import keep_targets
 from pipeline.objectives.task import PretrainingTask
 from pipeline.opening import open_data
+from pipeline.precision import autocast
 from pipeline.settings import Run
 from pipeline.training.checkpoints.checkpoint import read_origin
 from preprocessing.arrangement import Arrays
@@ -217,7 +218,7 @@ def score_set(
 def statistics(run: Run, task: PretrainingTask, arrays: Arrays) -> Tensor:
     """Sums ``[objectives, 3]`` of one micro-batch: loss, targets, right ones."""
     device = next(task.parameters()).device
-    with precision(run, device):
+    with autocast(run.train.precision, device):
         ones = torch.ones(len(task.objective_names), device=device)
         sums: Tensor = task(to_batch(arrays).to(device), ones)[1]
     return sums.double().cpu()

@@ -26,6 +26,7 @@ from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex
 from torch.nn.attention.varlen import varlen_attn
 
 from pipeline.batch import Batch
+from pipeline.nn.compiling import compiled
 from pipeline.nn.masks import (
     IndexMask,
     IndexTerm,
@@ -36,8 +37,6 @@ from pipeline.nn.masks import (
 )
 
 PathName: TypeAlias = Literal["varlen", "flex", "dense"]
-MOST_VARIANTS = 64
-"""Of shapes, masks and terms that the flex kernel is compiled for, before an error says so."""
 Heads: TypeAlias = Float[Tensor, "rows heads length head_size"]
 
 
@@ -335,8 +334,5 @@ def _flex() -> Callable[..., Any]:
 
 @cache
 def _compiled_flex() -> Callable[..., Any]:
-    # Uncompiled, as torch would go on beyond its limit of variants, it holds all scores.
-    compiled: Callable[..., Any] = torch.compile(  # type: ignore[call-overload]  # no limit there
-        flex_attention, fullgraph=True, recompile_limit=MOST_VARIANTS
-    )
-    return compiled
+    """Uncompiled it would hold all scores."""
+    return compiled(flex_attention)

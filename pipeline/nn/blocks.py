@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any, Concatenate, Literal, TypeAlias
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from pipeline.nn.compiling import compiled
 from pipeline.nn.feed_forward import FeedForward
 
-Call: TypeAlias = Callable[Concatenate[nn.Module, Tensor, ...], Tensor]
+Block: TypeAlias = Callable[..., Any]
+"""A module, or what computes the same."""
+Call: TypeAlias = Callable[Concatenate[Block, Tensor, ...], Tensor]
 """How a stack computes a block from hidden states, and whatever else the block wants."""
 
 
@@ -92,13 +94,13 @@ class Stack(nn.ModuleList):
         return hidden
 
 
-def keep(block: nn.Module, hidden: Tensor, *seen: Any) -> Tensor:
+def keep(block: Block, hidden: Tensor, *seen: Any) -> Tensor:
     """All that the backward pass needs is kept from the forward pass."""
     output: Tensor = block(hidden, *seen)
     return output
 
 
-def recompute(block: nn.Module, hidden: Tensor, *seen: Any) -> Tensor:
+def recompute(block: Block, hidden: Tensor, *seen: Any) -> Tensor:
     """Only the block's input is kept; the backward pass computes it again, dropout included.
 
     Source: Chen et al. 2016, https://arxiv.org/abs/1604.06174. torch's non-reentrant form: the
@@ -106,11 +108,6 @@ def recompute(block: nn.Module, hidden: Tensor, *seen: Any) -> Tensor:
     """
     output: Tensor = checkpoint(block, hidden, *seen, use_reentrant=False)
     return output
-
-
-MOST_SHAPES = 64
-"""For which a block is compiled, 10 to 30 s on a CPU each; torch's own bound of 8 is soon passed by
-phases and buckets of lengths."""
 
 
 class Compiled:
@@ -125,27 +122,17 @@ class Compiled:
 
     def __init__(self, inner: Call) -> None:
         self.inner = inner
-        self._compiled: dict[nn.Module, nn.Module] = {}
+        self._compiled: dict[Block, Block] = {}
 
-    def __call__(self, block: nn.Module, hidden: Tensor, *seen: Any) -> Tensor:
+    def __call__(self, block: Block, hidden: Tensor, *seen: Any) -> Tensor:
         """The block's output.
 
         Raises:
             ValueError: the shapes are too many.
         """
         if block not in self._compiled:
-            compiled = torch.compile(  # type: ignore[call-overload]  # which leaves out the limit
-                block, dynamic=False, fullgraph=True, recompile_limit=MOST_SHAPES
-            )
-            assert isinstance(compiled, nn.Module)
-            self._compiled[block] = compiled
-        try:
-            return self.inner(self._compiled[block], hidden, *seen)
-        except torch._dynamo.exc.FailOnRecompileLimitHit as error:
-            raise ValueError(
-                f"blocks would be compiled for more than {MOST_SHAPES} shapes; use fewer lengths "
-                "of rows (examples, micro_batch_rows), or train.compile: false"
-            ) from error
+            self._compiled[block] = compiled(block, dynamic=False)
+        return self.inner(self._compiled[block], hidden, *seen)
 
 
 Checkpointing: TypeAlias = Literal["none", "selective", "full"]

@@ -56,7 +56,7 @@ def feed(
                 _count(batches, objectives, meter),
             )
         return
-    stream, ahead = torch.cuda.Stream(device), None  # type: ignore[no-untyped-call]
+    stream, ahead = torch.cuda.Stream(device), None
     for batches in steps:
         counts = _count(batches, objectives, meter).pin_memory()
         with torch.cuda.stream(stream):

@@ -76,6 +76,12 @@ def reproduce(folder: Path) -> Iterator[Finding]:
         raise InputError(f"{folder}: the batches of ranks {lacking} lie on other hosts; copy them")
     run = decode_run(load(folder / CONFIG_FILE))
     # Modules are looked into one by one, which compiled blocks would not let happen.
+    if run.train.compile:
+        print(
+            "blocks are not compiled here, and draw other dropout masks than the run did",
+            file=sys.stderr,
+            flush=True,
+        )
     task = build_task(replace(run, train=replace(run.train, compile=False)))
     task.model.load_state_dict(load_file(str(folder / WEIGHTS_FILE)), strict=False)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")

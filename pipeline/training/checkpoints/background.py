@@ -95,7 +95,7 @@ def _on_host(tensor: Tensor, storages: dict[int, UntypedStorage]) -> Tensor:
     """A tensor over a copy of all the memory that it is a part of, with what else it was given."""
     storage = tensor.untyped_storage()
     if storage._cdata not in storages:
-        own = UntypedStorage(storage.nbytes())  # type: ignore[no-untyped-call]
+        own = UntypedStorage(storage.nbytes())
         storages[storage._cdata] = own.copy_(storage)
     view = torch.empty(0, dtype=tensor.dtype)
     view.set_(storages[storage._cdata], tensor.storage_offset(), tensor.size(), tensor.stride())

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from pipeline.batch import Batch, Targets
 from pipeline.models.bert import Bert, BertConfig
-from pipeline.nn import attending, blocks
+from pipeline.nn import attending, compiling
 from pipeline.nn.attending import Path, boundaries
 from pipeline.nn.blocks import Stack, compile_blocks, save_memory
 
@@ -110,7 +110,7 @@ def test_all_layers_and_all_rows_of_a_shape_share_a_code(
 def test_what_would_be_compiled_too_often_is_an_error(
     counting: Counting, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(blocks, "MOST_SHAPES", 2)
+    monkeypatch.setattr(compiling, "MOST_SHAPES", 2)
     model = make_compiled(layers=2)
     for length in (8, 12):
         run(model, make_batch(length))

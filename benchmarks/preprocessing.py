@@ -44,6 +44,10 @@ ENVIRONMENT = {  # one thread, nothing fetched
     "HF_DATASETS_OFFLINE": "1",
     "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
 }
+STAGE_MODULES = [
+    f"preprocessing.stages.{name}"
+    for name in ("ingest", "signatures", "matches", "deduplicate", "tokenize", "build_examples")
+]
 RECIPE = """
 seed: 1
 corpus: {{directory: {root}/data, inputs: [{root}/text.txt]}}
@@ -201,8 +205,8 @@ def prepare(root: Path) -> Any:
     from configs.schema import load
     from preprocessing.settings import decode_preparation
 
-    for name in ("preprocessing.commands", "preprocessing.tokenization.choice"):
-        importlib.import_module(name)  # imports are not measured
+    for name in (*STAGE_MODULES, "preprocessing.tokenization.choice", "pandas"):
+        importlib.import_module(name)  # imports are not measured; pyarrow brings pandas along
     (root / "recipe.yaml").write_text(RECIPE.format(root=root))
     return decode_preparation(load(root / "recipe.yaml"))
 

@@ -214,11 +214,12 @@ def gather_rows(
             own = slice(int(pieces.starts[piece]), int(pieces.stops[piece]))
             inside = store.ids(document)[own]
             end = place + own.stop - own.start
-            there = np.arange(place, end)[:: -1 if backward[index] else 1]
-            tokens[there[: len(inside)]] = inside
-            tokens[there[len(inside) :]] = document_end
+            step = -1 if backward[index] else 1
+            there = tokens[place:end][::step]
+            there[: len(inside)] = inside
+            there[len(inside) :] = document_end
             if wanted_marks:
-                marks[there[: len(inside)]] = next(own_marks)
+                marks[place:end][::step][: len(inside)] = next(own_marks)
             place = end
             if separators[piece]:
                 tokens[place] = special.separator

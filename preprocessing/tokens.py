@@ -6,6 +6,8 @@ by arithmetic, and what is read is the page cache itself: nothing is copied, not
 
 from __future__ import annotations
 
+import bisect
+import itertools
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -134,21 +136,18 @@ class TokenStore:
         # Not all at once: what an open shard takes would grow with their number.
         self._reader = lru_cache(maxsize=64)(self._open)
         self._schema = self._reader(0).schema if shards else pa.schema([])
-        self._starts = np.cumsum([0, *(shard.rows for shard in shards)])
+        self._starts = list(itertools.accumulate((shard.rows for shard in shards), initial=0))
         self._batch = lru_cache(maxsize=1024)(self._read_batch)
 
     @property
     def num_documents(self) -> int:
         """Documents of the split."""
-        return int(self._starts[-1])
+        return self._starts[-1]
 
     @property
     def shard_ranges(self) -> list[range]:
         """Document numbers of each shard."""
-        return [
-            range(int(start), int(stop))
-            for start, stop in zip(self._starts[:-1], self._starts[1:], strict=True)
-        ]
+        return list(itertools.starmap(range, itertools.pairwise(self._starts)))
 
     def ids(self, document: int) -> NDArray[Any]:
         """Token ids ``[tokens]`` of a document."""
@@ -217,8 +216,8 @@ class TokenStore:
         return self._batch(shard, batch), row
 
     def _place(self, document: int) -> tuple[int, int, int]:
-        shard = int(np.searchsorted(self._starts, document, side="right")) - 1
-        batch, row = divmod(document - int(self._starts[shard]), ROWS_PER_BATCH)
+        shard = bisect.bisect_right(self._starts, document) - 1
+        batch, row = divmod(document - self._starts[shard], ROWS_PER_BATCH)
         return shard, batch, row
 
     def _read_batch(self, shard: int, index: int) -> tuple[Ragged, Ragged]:

@@ -25,6 +25,7 @@ from preprocessing.tokenizers.models import (
     AnyModel,
     SentencePieceModel,
     load_model,
+    model_file,
 )
 from preprocessing.tokenizers.specials import (
     SPECIAL_TOKENS,
@@ -65,8 +66,9 @@ class Vocabulary:
         Raises:
             InputError: missing or damaged file.
         """
-        path, model = load_model(directory)
+        path = model_file(directory)
         identity = file_digest(path)
+        model = load_model(path, identity)
         given: Mapping[Role, str] = {}
         specials = directory / SPECIALS_FILE
         if specials.is_file():
@@ -147,11 +149,12 @@ class Vocabulary:
     def encoder(self) -> Encoder:
         """The fastest encoder whose ids are sure to be those of :meth:`encode`; a new one."""
         # Imported here, since compiled code takes its time and readers of tokens need none.
-        from preprocessing.tokenization.choice import encoder_of
-        from preprocessing.tokenization.sentencepiece import sentencepiece_encoder
-
         if isinstance(self.model, SentencePieceModel):
+            from preprocessing.tokenization.sentencepiece import sentencepiece_encoder
+
             return sentencepiece_encoder(self.model)
+        from preprocessing.tokenization.choice import encoder_of
+
         return encoder_of(self.model.tokenizer)
 
     def decode(self, ids: Sequence[int] | NDArray[Any]) -> str:

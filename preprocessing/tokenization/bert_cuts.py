@@ -59,28 +59,26 @@ class Characters:
             ideographs: the normalizer handles Chinese characters.
             decomposes: it strips accents.
         """
-        kinds = np.full(NUM_POINTS, WORD, np.uint8)
-        folded = np.full(NUM_POINTS, UNKNOWN, np.int32)
+        categories = np.frombuffer(
+            "".join(map(unicodedata.category, map(chr, range(NUM_POINTS)))).encode(), "S2"
+        )
+        known = (categories != b"Cn") & (categories != b"Cs")
         listed = np.zeros(NUM_POINTS, np.bool_)
         if ideographs:
             for start, stop in _IDEOGRAPHS:
-                listed[start:stop] = True
-        plain: list[int] = []
-        for point in range(NUM_POINTS):
-            character = chr(point)
-            category = unicodedata.category(character)
-            if category in ("Cn", "Cs"):
-                listed[point] = False
-            elif listed[point]:
-                kinds[point] = ALONE
-            elif category[0] in "PZ" or category in ("Cc", "Cf") or point < 0x80:
-                _ask_about(character, normalizer, splitter, kinds, folded)
-            else:
-                plain.append(point)
+                listed[start:stop] = known[start:stop]
+        kinds = np.full(NUM_POINTS, WORD, np.uint8)
+        kinds[listed] = ALONE
+        folded = np.full(NUM_POINTS, UNKNOWN, np.int32)
+        special = np.isin(categories.astype("S1"), (b"P", b"Z"))
+        special |= np.isin(categories, (b"Cc", b"Cf"))
+        special[:0x80] = True
+        for point in np.flatnonzero(known & ~listed & special).tolist():
+            _ask_about(chr(point), normalizer, splitter, kinds, folded)
+        plain = np.flatnonzero(known & ~listed & ~special)
         _ask_about_all(plain, normalizer, splitter, folded, decomposes=decomposes)
-        unified = listed & (kinds == ALONE)
-        unified[0xF900:0xFB00] = unified[0x2F800:0x2FA20] = False  # these are decomposed
-        folded[unified] = np.flatnonzero(unified)
+        listed[0xF900:0xFB00] = listed[0x2F800:0x2FA20] = False  # these are decomposed
+        folded[listed] = np.flatnonzero(listed)
         return Characters(kinds, folded)
 
 
@@ -109,7 +107,7 @@ def _ask_about(
 
 
 def _ask_about_all(
-    points: list[int],
+    points: NDArray[np.int64],
     normalizer: Any,
     splitter: Any,
     folded: NDArray[np.int32],
@@ -117,16 +115,25 @@ def _ask_about_all(
     decomposes: bool,
 ) -> None:
     """Normalise many characters in one string and see that what they become never splits."""
-    joined = normalizer.normalize_str("\n".join(map(chr, points)))
-    forms = joined.replace("\n", " ").split(" ")
+    joined = "\n".join(map(chr, points.tolist()))
+    forms, lengths = _lines(normalizer.normalize_str(joined).replace(" ", "\n"))
     if len(forms) != len(points):  # no library we know of; then none of them is plain
         return
-    parts = splitter.pre_tokenize_str("".join(form for form in forms if len(form) == 1))
-    split_off = {part for part, _ in parts if len(part) == 1}
-    for point, form in zip(points, forms, strict=True):
-        if not form:
-            folded[point] = DROPPED
-        elif len(form) == 1 and form not in split_off:
-            first = unicodedata.normalize("NFD", chr(point))[0]
-            if not decomposes or not (unicodedata.combining(first) or unicodedata.combining(form)):
-                folded[point] = ord(form)
+    folded[points[lengths == 0]] = DROPPED
+    alike = lengths == 1
+    points, forms = points[alike], forms[alike]
+    parts = splitter.pre_tokenize_str("".join(map(chr, forms.tolist())))
+    keeps = ~np.isin(forms, [ord(part) for part, _ in parts if len(part) == 1])
+    if decomposes:
+        firsts, _ = _lines(unicodedata.normalize("NFD", joined))
+        for found in (firsts[alike], forms):
+            keeps &= np.array([*map(unicodedata.combining, map(chr, found.tolist()))]) == 0
+    folded[points[keeps]] = forms[keeps]
+
+
+def _lines(text: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The first character and the length of each line; of an empty one the line end, and 0."""
+    codes = np.frombuffer(f"{text}\n".encode("utf-32-le"), "<u4").astype(np.int64)
+    ends = np.flatnonzero(codes == ord("\n"))
+    starts = np.concatenate([[0], ends[:-1] + 1])
+    return codes[starts], ends - starts

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -180,19 +181,28 @@ class SentencePieceModel:
 AnyModel = TokenizersModel | SentencePieceModel
 
 
-def load_model(directory: Path) -> tuple[Path, AnyModel]:
-    """The vocabulary file of a tokenizer directory and the model it holds.
+def model_file(directory: Path) -> Path:
+    """The vocabulary file of a tokenizer directory.
 
     Raises:
-        InputError: there is none, or it is damaged.
+        InputError: there is none.
     """
-    path = directory / SENTENCEPIECE_FILE
-    if path.is_file():
-        return path, SentencePieceModel.load(path)
-    path = directory / TOKENIZER_FILE
-    if path.is_file():
-        return path, TokenizersModel.load(path)
+    for name in (SENTENCEPIECE_FILE, TOKENIZER_FILE):
+        path = directory / name
+        if path.is_file():
+            return path
     raise InputError(f"{path}: is missing; run the tokenizer stage")
+
+
+@lru_cache(maxsize=2)
+def load_model(path: Path, digest: str) -> AnyModel:
+    """The model in a vocabulary file of a digest; those that look into it share the object.
+
+    Raises:
+        InputError: it is damaged.
+    """
+    kind = SentencePieceModel if path.name == SENTENCEPIECE_FILE else TokenizersModel
+    return kind.load(path)
 
 
 def pieces_of(model: AnyModel) -> list[str]:

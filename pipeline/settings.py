@@ -27,6 +27,7 @@ from pipeline.sections import (
     TrackingConfig,
     TrainConfig,
 )
+from preprocessing.layouts import LABELLED
 from preprocessing.settings import PREPARATION_SECTIONS, Preparation, prepare
 
 
@@ -149,11 +150,16 @@ def _misfits(run: Run) -> list[str]:
         problems.append(
             "objectives: a step may be left without any; give one of them probability 1"
         )
-    trained = {objective.kind for objective in run.objectives}
-    if ("next_sentence" in trained) != run.model.next_sentence:
-        problems.append(
-            "objectives: next_sentence is trained exactly where model.next_sentence is true"
-        )
+    trained, predicted = {objective.kind for objective in run.objectives}, set(run.model.outputs)
+    problems += [
+        f"objectives: {name}: model {run.model.family} does not predict it as it is set up; it "
+        f"predicts {', '.join(run.model.outputs)}"
+        for name in sorted(trained - predicted)
+    ] + [
+        f"objectives: {name}: the model predicts it and nothing trains it; add {{kind: {name}}}, "
+        "or set the model up without it"
+        for name in sorted(predicted - trained)
+    ]
     return problems
 
 
@@ -184,17 +190,16 @@ def _misfits_of_phase(run: Run, phase: PhaseConfig, where: str) -> Iterator[str]
                 f"{where}.streams: rows of '{name}' do not go on where the row before "
                 "ends; use layout 'streams', not packed"
             )
-    unpaired = [
-        name
-        for name in phase.sets
-        if name in known and known[name].layout.label() != "next_sentence"
-    ]
-    enough = len(unpaired) < len(phase.sets) if phase.tasks else not unpaired
-    if run.model.next_sentence and not enough:
-        yield (
-            f"{where}: '{', '.join(unpaired)}' has no pairs for the model's next-sentence head; "
-            "use layout 'pairs', or model.next_sentence=false"
-        )
+    for asked in sorted(LABELLED.keys() & set(run.model.outputs)):
+        without = [
+            name for name in phase.sets if name in known and known[name].layout.label() != asked
+        ]
+        enough = len(without) < len(phase.sets) if phase.tasks else not without
+        if not enough:
+            yield (
+                f"{where}: '{', '.join(without)}' has no labels for the model's {asked} head; use "
+                f"layout '{LABELLED[asked]}', or set the model up without that head"
+            )
 
 
 def _memory_misfits(run: Run) -> list[str]:

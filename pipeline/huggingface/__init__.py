@@ -1,8 +1,9 @@
 """The Hugging Face form: the one place that knows its names, files and classes.
 
 ``export.py`` writes a folder and proves that it computes the same; ``importing.py`` reads one.
-A family adds its file (configuration and tensor names) and a case of each function here.
-Transformers itself is imported only where a folder is proved.
+A family adds its file, which satisfies :class:`pipeline.huggingface.form.Form`, a case of
+:func:`form_of` and a member of ``FORMS``. Transformers itself is imported only where a folder is
+proved.
 """
 
 from __future__ import annotations
@@ -11,21 +12,18 @@ from collections.abc import Iterable, Mapping
 from typing import Any, assert_never
 
 from pipeline.huggingface import bert
-from pipeline.huggingface.names import NameTable
-from pipeline.huggingface.tokenizer import TokenizerInfo
+from pipeline.huggingface.form import Form
 from pipeline.models import ModelConfig
 from pipeline.models.bert import BertConfig
 
+FORMS: tuple[Form[Any], ...] = (bert,)
 
-def config_to_huggingface(config: ModelConfig, tokenizer: TokenizerInfo) -> dict[str, Any]:
-    """The contents of ``config.json``.
 
-    Raises:
-        ValueError: model and tokenizer do not fit together.
-    """
+def form_of(config: ModelConfig) -> Form[Any]:
+    """The form of a model's family."""
     match config:
         case BertConfig():
-            return bert.config_to_huggingface(config, tokenizer)
+            return bert
         case _:
             assert_never(config)
 
@@ -37,27 +35,12 @@ def config_from_huggingface(fields: Mapping[str, Any], tensors: Iterable[str]) -
         ValueError: an architecture or a setting that no family here has.
     """
     architectures = fields.get("architectures") or []
-    if len(architectures) == 1 and architectures[0] in bert.ARCHITECTURES:
-        return bert.config_from_huggingface(fields, tensors)
+    for form in FORMS:
+        if len(architectures) == 1 and architectures[0] in form.ARCHITECTURES:
+            config: ModelConfig = form.config_from_huggingface(fields, tensors)
+            return config
+    known = (name for form in FORMS for name in form.ARCHITECTURES)
     raise ValueError(
         f"config.json: architectures {architectures} is not supported; "
-        f"expected one of {', '.join(bert.ARCHITECTURES)}"
+        f"expected one of {', '.join(known)}"
     )
-
-
-def name_table(config: ModelConfig) -> NameTable:
-    """Our tensor names and theirs."""
-    match config:
-        case BertConfig():
-            return bert.name_table(config)
-        case _:
-            assert_never(config)
-
-
-def logit_fields(config: ModelConfig) -> Mapping[str, str]:
-    """Each output of ours, and the field of their model's result that holds its logits."""
-    match config:
-        case BertConfig():
-            return bert.logit_fields(config)
-        case _:
-            assert_never(config)

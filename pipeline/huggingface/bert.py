@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from pipeline.huggingface.form import Answer
 from pipeline.huggingface.names import NameTable
 from pipeline.huggingface.tokenizer import TokenizerInfo
 from pipeline.models.bert import BertConfig
@@ -123,8 +124,11 @@ def name_table(config: BertConfig) -> NameTable:
     )
 
 
-def logit_fields(config: BertConfig) -> dict[str, str]:
-    """Each output, and the field of their model's result that holds its logits."""
+def answers(config: BertConfig) -> dict[str, Answer]:
+    """Each output, and where their model's result has it."""
     if config.next_sentence:
-        return {"masked_lm": "prediction_logits", "next_sentence": "seq_relationship_logits"}
-    return {"masked_lm": "logits"}
+        return {
+            "masked_lm": Answer("prediction_logits"),
+            "next_sentence": Answer("seq_relationship_logits", per_sequence=True),
+        }
+    return {"masked_lm": Answer("logits")}

@@ -15,7 +15,7 @@ from typing import Any
 
 from torch import nn
 
-from pipeline.huggingface import config_to_huggingface, logit_fields, name_table
+from pipeline.huggingface import form_of
 from pipeline.huggingface.proof import ExportError, compare_logits, compare_tokenizers, quiet
 from pipeline.huggingface.tokenizer import read_tokenizer, write_tokenizer
 from pipeline.models import ModelConfig
@@ -60,8 +60,9 @@ def export_model(
     if directory.exists() and not _replaceable(directory):
         raise ValueError(f"{directory}: holds something else than an export; name a new folder")
     info = read_tokenizer(tokenizer_directory)
-    fields = config_to_huggingface(config, info)
-    tensors = name_table(config).to_huggingface(model.state_dict())
+    form = form_of(config)
+    fields = form.config_to_huggingface(config, info)
+    tensors = form.name_table(config).to_huggingface(model.state_dict())
 
     directory.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{directory.name}.", dir=directory.parent) as beside:
@@ -73,7 +74,7 @@ def export_model(
         (made / "README.md").write_text(card, encoding="utf-8")
         with quiet():
             compare_tokenizers(tokenizer_directory, made)
-            difference = compare_logits(config, model.state_dict(), made, logit_fields(config))
+            difference = compare_logits(config, model.state_dict(), made, form.answers(config))
         if directory.exists():
             directory.rename(Path(beside, "replaced"))
         made.rename(directory)

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from pipeline.huggingface import config_from_huggingface, name_table
+from pipeline.huggingface import config_from_huggingface, form_of
 from pipeline.models import ModelConfig, build_model
 
 GAMMA_AND_BETA = {".LayerNorm.gamma": ".LayerNorm.weight", ".LayerNorm.beta": ".LayerNorm.bias"}
@@ -45,7 +45,7 @@ def import_model(directory: Path) -> tuple[ModelConfig, dict[str, Tensor]]:
     config = config_from_huggingface(fields, tensors)
     with torch.device("meta"):
         shapes = {name: tensor.shape for name, tensor in build_model(config).state_dict().items()}
-    return config, name_table(config).from_huggingface(tensors, shapes)
+    return config, form_of(config).name_table(config).from_huggingface(tensors, shapes)
 
 
 def _modern(name: str) -> str:

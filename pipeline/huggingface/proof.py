@@ -15,6 +15,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from pipeline.batch import Batch, Targets
+from pipeline.huggingface.form import Answer
 from pipeline.models import ModelConfig, build_model
 from pipeline.nn.scores import logits
 
@@ -74,11 +75,14 @@ class Probe:
     """A row of two packed sequences and padding, and the same sequences in rows of their own.
 
     Attributes:
-        batch: the packed row, with all real positions as targets of every output.
+        batch: the packed row, without targets.
+        everywhere, firsts: all its real positions, and the first of each sequence.
         ids, segment_ids, lengths: the sequences, padded.
     """
 
     batch: Batch
+    everywhere: Targets
+    firsts: Targets
     ids: Int[Tensor, "sequences length"]
     segment_ids: Int[Tensor, "sequences length"]
     lengths: tuple[int, ...]
@@ -104,13 +108,11 @@ def make_probe(vocab_size: int, max_positions: int, num_segments: int) -> Probe:
         sequence_ids=row(numbers),
         positions=row(positions),
         segment_ids=row(segments),
-        targets={
-            "masked_lm": Targets(everywhere, torch.zeros_like(everywhere)),
-            "next_sentence": Targets(firsts, torch.zeros_like(firsts)),
-        },
     )
     return Probe(
         batch,
+        Targets(everywhere, torch.zeros_like(everywhere)),
+        Targets(firsts, torch.zeros_like(firsts)),
         torch.nn.utils.rnn.pad_sequence(ids, batch_first=True),
         torch.nn.utils.rnn.pad_sequence(segments, batch_first=True),
         lengths,
@@ -118,7 +120,7 @@ def make_probe(vocab_size: int, max_positions: int, num_segments: int) -> Probe:
 
 
 def compare_logits(
-    config: ModelConfig, state: Mapping[str, Tensor], folder: Path, outputs: Mapping[str, str]
+    config: ModelConfig, state: Mapping[str, Tensor], folder: Path, answers: Mapping[str, Answer]
 ) -> float:
     """Load the folder with transformers and require our logits, in fp32 on the CPU.
 
@@ -126,7 +128,7 @@ def compare_logits(
 
     Args:
         state: our ``state_dict``.
-        outputs: our output -> the field of theirs that holds its logits.
+        answers: our output -> where theirs stands.
 
     Returns:
         The largest difference of a logit.
@@ -136,16 +138,17 @@ def compare_logits(
             to the largest logit where that is above 1).
     """
     probe = make_probe(config.vocab_size, config.max_positions, config.num_segments)
-    theirs = _their_logits(load_strictly(folder), probe, outputs)
+    theirs = _their_logits(load_strictly(folder), probe, answers)
     with torch.device("meta"):  # no weights are drawn: the generator of a training stays as it is
         model = build_model(config)
     whole = {name: tensor.detach().to("cpu", torch.float32) for name, tensor in state.items()}
     model.load_state_dict(whole, assign=True)
-    targets = {name: probe.batch.targets[name] for name in outputs}
+    places = {True: probe.firsts, False: probe.everywhere}
+    targets = {name: places[answer.per_sequence] for name, answer in answers.items()}
     with torch.no_grad():
         given = model.eval()(replace(probe.batch, targets=targets))
-        ours = {name: logits(given[name]) for name in outputs}
-    differences = {name: float((ours[name] - theirs[name]).abs().max()) for name in outputs}
+        ours = {name: logits(given[name]) for name in answers}
+    differences = {name: float((ours[name] - theirs[name]).abs().max()) for name in answers}
     for name, difference in differences.items():
         bound = TOLERANCE * max(1.0, theirs[name].abs().max().item())
         if not difference <= bound:
@@ -176,7 +179,7 @@ def load_strictly(folder: Path) -> Any:
 
 
 def _their_logits(
-    model: Any, probe: Probe, outputs: Mapping[str, str]
+    model: Any, probe: Probe, answers: Mapping[str, Answer]
 ) -> dict[str, Float[Tensor, "targets classes"]]:
     lengths = torch.tensor(probe.lengths).unsqueeze(1)
     real = torch.arange(probe.ids.shape[1]) < lengths
@@ -184,6 +187,8 @@ def _their_logits(
         given = model(
             input_ids=probe.ids, token_type_ids=probe.segment_ids, attention_mask=real.long()
         )
-    fields = {name: getattr(given, field) for name, field in outputs.items()}
-    # One prediction for each token, or one for each sequence.
-    return {name: values[real] if values.ndim == 3 else values for name, values in fields.items()}
+    said = {name: getattr(given, answer.field) for name, answer in answers.items()}
+    return {
+        name: said[name] if answer.per_sequence else said[name][real]
+        for name, answer in answers.items()
+    }

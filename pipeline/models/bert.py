@@ -67,6 +67,11 @@ class BertConfig:
                 f"hidden_size {self.hidden_size} is no multiple of num_heads {self.num_heads}"
             )
 
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """What the model predicts."""
+        return ("masked_lm", "next_sentence") if self.next_sentence else ("masked_lm",)
+
 
 class Bert(PretrainingModel):
     """The encoder with its pretraining heads.

@@ -23,6 +23,7 @@ from preprocessing.layouts.streams import StreamsConfig
 from preprocessing.layouts.xlnet import XLNetConfig
 
 __all__ = [
+    "LABELLED",
     "BlocksConfig",
     "DiscourseRelationConfig",
     "DocSentencesConfig",
@@ -52,3 +53,13 @@ LayoutConfig = Annotated[
     | XLNetConfig,
     pydantic.Field(discriminator="kind"),
 ]
+
+LABELLED = {
+    "next_sentence": "pairs",
+    "discourse_relation": "discourse_relation",
+    "relevance": "relevance",
+    "sentence_distance": "sentence_distance",
+    "sentence_order": "sentence_order",
+    "sentence_reordering": "sentence_reordering",
+}
+"""Objectives whose labels sequences get as they are cut, and the layout that gives them."""

@@ -1,8 +1,10 @@
+from dataclasses import replace
+
 import pytest
 import torch
 import transformers
 
-from pipeline.huggingface import config_to_huggingface, name_table
+from pipeline.huggingface.bert import config_to_huggingface, name_table
 from pipeline.huggingface.proof import make_probe
 from pipeline.huggingface.tokenizer import TokenizerInfo
 from pipeline.models.bert import Bert, BertConfig
@@ -43,7 +45,8 @@ def test_packed_logits_are_those_of_transformers_unpacked(config: BertConfig, pe
     theirs, ours = theirs_and_ours(config, perturb)
     probe = make_probe(config.vocab_size, config.max_positions, config.num_segments)
     with torch.no_grad():
-        outputs = ours(probe.batch)
+        asked = {"masked_lm": probe.everywhere, "next_sentence": probe.firsts}
+        outputs = ours(replace(probe.batch, targets=asked))
         tokens, classes = [], []
         for ids, segments, length in zip(probe.ids, probe.segment_ids, probe.lengths, strict=True):
             given = theirs(

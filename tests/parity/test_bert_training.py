@@ -3,7 +3,7 @@ import torch
 import transformers
 
 from pipeline.batch import IGNORED, Batch, Targets
-from pipeline.huggingface import config_to_huggingface, name_table
+from pipeline.huggingface.bert import config_to_huggingface, name_table
 from pipeline.huggingface.tokenizer import TokenizerInfo
 from pipeline.models.bert import Bert, BertConfig
 from pipeline.objectives import build_objectives

@@ -9,6 +9,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 
+from pipeline.huggingface.bert import answers
 from pipeline.huggingface.export import ExportError, ExportReport, export_model
 from pipeline.huggingface.importing import import_model
 from pipeline.huggingface.names import TensorError
@@ -19,7 +20,7 @@ from pipeline.models.bert import Bert, BertConfig
 CONFIG = BertConfig(
     family="bert", vocab_size=100, hidden_size=16, num_layers=2, num_heads=4, intermediate_size=32
 )
-FIELDS = {"masked_lm": "prediction_logits", "next_sentence": "seq_relationship_logits"}
+ANSWERS = answers(CONFIG)
 
 
 def model_of(config: BertConfig, perturb) -> Bert:
@@ -177,7 +178,7 @@ def test_the_proof_finds_two_tensors_exchanged(exported: tuple[Bert, ExportRepor
     tensors[query], tensors[key] = tensors[key], tensors[query]
     save_file(tensors, path, metadata={"format": "pt"})
     with pytest.raises(ExportError, match="masked_lm: logits differ by"):
-        compare_logits(CONFIG, model.state_dict(), report.directory, FIELDS)
+        compare_logits(CONFIG, model.state_dict(), report.directory, ANSWERS)
 
 
 @pytest.mark.parametrize(

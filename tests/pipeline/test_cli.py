@@ -166,7 +166,7 @@ def test_sections_that_do_not_fit_together_are_refused(lexmill: Lexmill, path: P
     error = lexmill.refuses("train", path, "model.next_sentence=false", "train.micro_batch_rows=5")
 
     assert "phases.0.batch_rows: 16 is not a multiple of train.micro_batch_rows (5)" in error
-    assert "objectives: next_sentence is trained exactly where" in error
+    assert "objectives: next_sentence: model bert does not predict it as it is set up" in error
 
 
 def test_missing_configuration_gets_a_suggestion(lexmill: Lexmill) -> None:

@@ -14,7 +14,7 @@ from torch import Tensor
 from configs.schema import load
 from pipeline.batch import IGNORED, Batch
 from pipeline.data import RowSource, to_batch
-from pipeline.huggingface import config_to_huggingface, name_table
+from pipeline.huggingface.bert import config_to_huggingface, name_table
 from pipeline.huggingface.tokenizer import TokenizerInfo
 from pipeline.models.bert import Bert, BertConfig
 from pipeline.objectives.masked_lm import MaskedLM, MaskedLMConfig

@@ -336,7 +336,7 @@ def test_sets_that_do_not_go_together_are_refused(run: Run) -> None:
         open_data(decode_run(load(run.name, [f"phases=[{{{', '.join(phases)}}}]"])))
 
     common = f"steps: 4, batch_rows: 8, {RATE}"
-    with pytest.raises(ConfigError, match="'blocks' has no pairs"):
+    with pytest.raises(ConfigError, match="'blocks' has no labels for the model's"):
         opened("mixture: {first: 1, blocks: 1}", common)
     with pytest.raises(InputError, match=r"'second' gets no row in a block of 10; raise"):
         opened("mixture: {first: 1000, second: 1}, block: 10", common)

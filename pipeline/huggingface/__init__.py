@@ -11,12 +11,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, assert_never
 
-from pipeline.huggingface import bert
+from pipeline.huggingface import bert, roberta
 from pipeline.huggingface.form import Form
 from pipeline.models import ModelConfig
 from pipeline.models.bert import BertConfig
+from pipeline.models.roberta import RobertaConfig
 
-FORMS: tuple[Form[Any], ...] = (bert,)
+FORMS: tuple[Form[Any], ...] = (bert, roberta)
 
 
 def form_of(config: ModelConfig) -> Form[Any]:
@@ -24,6 +25,8 @@ def form_of(config: ModelConfig) -> Form[Any]:
     match config:
         case BertConfig():
             return bert
+        case RobertaConfig():
+            return roberta
         case _:
             assert_never(config)
 

@@ -53,3 +53,38 @@ class Form(Protocol[Config_contra]):
 
     def answers(self, config: Config_contra) -> Mapping[str, Answer]:
         """Each output of ours that theirs has, too."""
+
+
+def check_size(tokenizer: TokenizerInfo, vocab_size: int) -> None:
+    """Refuse a tokenizer that has more tokens than a model has embeddings.
+
+    Raises:
+        ValueError: it has.
+    """
+    if tokenizer.vocab_size > vocab_size:
+        raise ValueError(
+            f"the tokenizer has {tokenizer.vocab_size} tokens and the model {vocab_size} "
+            "embeddings; export with the tokenizer that the model was trained with"
+        )
+
+
+def check_fields(
+    fields: Mapping[str, Any], said: Iterable[str], required: Mapping[str, Any]
+) -> None:
+    """Refuse a ``config.json`` that leaves a shape open or sets what a family does not have.
+
+    Args:
+        said: fields that must be there.
+        required: fields that have a single value here, where they are there.
+
+    Raises:
+        ValueError: naming them.
+    """
+    missing = [name for name in said if name not in fields]
+    if missing:
+        raise ValueError(f"config.json: no {', '.join(missing)}")
+    for name, value in required.items():
+        if fields.get(name, value) != value:
+            raise ValueError(
+                f"config.json: {name} is {fields[name]!r}; only {value!r} is supported"
+            )

@@ -17,6 +17,35 @@ class TensorError(ValueError):
         super().__init__("\n".join(self.problems))
 
 
+ENCODER = {
+    "embeddings.word": "embeddings.word_embeddings",
+    "embeddings.position": "embeddings.position_embeddings",
+    "embeddings.segment": "embeddings.token_type_embeddings",
+    "embeddings.norm": "embeddings.LayerNorm",
+    "blocks.*.attention.query": "encoder.layer.*.attention.self.query",
+    "blocks.*.attention.key": "encoder.layer.*.attention.self.key",
+    "blocks.*.attention.value": "encoder.layer.*.attention.self.value",
+    "blocks.*.attention.output": "encoder.layer.*.attention.output.dense",
+    "blocks.*.attention_norm": "encoder.layer.*.attention.output.LayerNorm",
+    "blocks.*.feed_forward.up": "encoder.layer.*.intermediate.dense",
+    "blocks.*.feed_forward.down": "encoder.layer.*.output.dense",
+    "blocks.*.feed_forward_norm": "encoder.layer.*.output.LayerNorm",
+}
+"""The layers of BERT's body and of its like, below their model's name."""
+TABLES = ("embeddings.word", "embeddings.position", "embeddings.segment")
+"""Layers without bias."""
+
+
+def expand(layers: Mapping[str, str], num_layers: int) -> dict[str, str]:
+    """Tensors of layers: a weight each and, unless it is a table, a bias; ``*`` counts blocks."""
+    return {
+        f"{ours.replace('*', str(index))}.{kind}": f"{theirs.replace('*', str(index))}.{kind}"
+        for ours, theirs in layers.items()
+        for index in range(num_layers if "*" in ours else 1)
+        for kind in (("weight",) if ours in TABLES else ("weight", "bias"))
+    }
+
+
 @dataclass(frozen=True)
 class NameTable:
     """How the tensors of a family are called.

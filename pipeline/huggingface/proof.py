@@ -93,7 +93,9 @@ def make_probe(vocab_size: int, max_positions: int, num_segments: int) -> Probe:
     generator = torch.Generator().manual_seed(0)
     lengths = (min(max_positions, 24), min(max_positions, 13))
     padding = 3
-    ids = [torch.randint(0, vocab_size, (n,), generator=generator) for n in lengths]
+    # RoBERTa pads with 1, and gives that token no position wherever it stands.
+    drawn = [torch.randint(0, vocab_size, (n,), generator=generator) for n in lengths]
+    ids = [own.masked_fill(own == 1, 2) for own in drawn]
     segments = [(torch.arange(n) * num_segments) // n for n in lengths]
     positions = [torch.arange(n) for n in lengths]
     numbers = [torch.full((n,), number) for number, n in enumerate(lengths, start=1)]

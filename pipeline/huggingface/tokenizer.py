@@ -9,16 +9,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tokenizers import Tokenizer
+from preprocessing.storage import InputError
+from preprocessing.tokenizers.specials import USUAL_NAMES, Role
+from preprocessing.vocabulary import Vocabulary
 
-SPECIAL_TOKENS = {
-    "pad_token": "[PAD]",
-    "unk_token": "[UNK]",
-    "cls_token": "[CLS]",
-    "sep_token": "[SEP]",
-    "mask_token": "[MASK]",
+ROLES: Mapping[Role, str] = {
+    "pad": "pad_token",
+    "unknown": "unk_token",
+    "start": "cls_token",
+    "separator": "sep_token",
+    "mask": "mask_token",
 }
-"""The roles that transformers knows, and the tokens that play them."""
+"""The roles that tokens play here, and what transformers calls them."""
+NEEDED: tuple[Role, ...] = ("pad", "start", "separator", "mask")
+"""Roles that every export has; byte-level vocabularies know all text, and have no unknown."""
 
 
 @dataclass(frozen=True)
@@ -27,11 +31,13 @@ class TokenizerInfo:
 
     Attributes:
         vocab_size: number of tokens, added ones included.
-        special_ids: ids by role, such as ``pad_token``.
+        special_tokens: by what transformers calls their roles, such as ``pad_token``.
+        special_ids: the ids of the same.
         lowercase: whether text is lowercased.
     """
 
     vocab_size: int
+    special_tokens: Mapping[str, str]
     special_ids: Mapping[str, int]
     lowercase: bool
 
@@ -45,14 +51,22 @@ def read_tokenizer(directory: Path) -> TokenizerInfo:
     path = directory / "tokenizer.json"
     if not path.is_file():
         raise ValueError(f"{path}: there is no such tokenizer; train or adopt one first")
-    tokenizer = Tokenizer.from_file(str(path))
-    vocabulary = tokenizer.get_vocab()
-    missing = [token for token in SPECIAL_TOKENS.values() if token not in vocabulary]
+    try:
+        vocabulary = Vocabulary.load(directory)
+    except InputError as error:
+        raise ValueError(str(error)) from None
+    missing = [USUAL_NAMES[role][0] for role in NEEDED if role not in vocabulary.names]
     if missing:
         raise ValueError(f"{path}: the vocabulary has no {', '.join(missing)}")
-    ids = {role: vocabulary[token] for role, token in SPECIAL_TOKENS.items()}
+    tokens = {ROLES[role]: name for role, name in vocabulary.names.items() if role in ROLES}
+    ids = {ROLES[role]: vocabulary.id_of(role) for role in ROLES if role in vocabulary.names}
     normalizer = json.loads(path.read_text(encoding="utf-8")).get("normalizer")
-    return TokenizerInfo(len(vocabulary), ids, _lowercases(normalizer))
+    return TokenizerInfo(
+        vocabulary.size,
+        tokens,
+        {role: index for role, index in ids.items() if index is not None},
+        _lowercases(normalizer),
+    )
 
 
 def write_tokenizer(source: Path, target: Path, info: TokenizerInfo, max_length: int) -> None:
@@ -70,7 +84,7 @@ def write_tokenizer(source: Path, target: Path, info: TokenizerInfo, max_length:
         "model_max_length": max_length,
         "model_input_names": ["input_ids", "token_type_ids", "attention_mask"],
         "do_lower_case": info.lowercase,
-        **SPECIAL_TOKENS,
+        **info.special_tokens,
     }
     text = json.dumps(fields, indent=2, sort_keys=True) + "\n"
     (target / "tokenizer_config.json").write_text(text, encoding="utf-8")

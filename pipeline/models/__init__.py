@@ -5,17 +5,16 @@ A new family is its file, a member of ``ModelConfig``, and a case of ``build_mod
 
 from __future__ import annotations
 
-from typing import TypeAlias, assert_never
+from typing import Annotated, TypeAlias, assert_never
+
+from pydantic import Field
 
 from pipeline.models.bert import Bert, BertConfig
+from pipeline.models.roberta import Roberta, RobertaConfig
 from pipeline.nn.model import PretrainingModel
 
-ModelConfig: TypeAlias = BertConfig
-"""The ``model`` section of a recipe.
-
-Pydantic refuses a discriminated union of a single member. From the second on this reads
-``Annotated[BertConfig | OtherConfig, Field(discriminator="family")]``.
-"""
+ModelConfig: TypeAlias = Annotated[BertConfig | RobertaConfig, Field(discriminator="family")]
+"""The ``model`` section of a recipe."""
 
 
 def build_model(config: ModelConfig) -> PretrainingModel:
@@ -23,5 +22,7 @@ def build_model(config: ModelConfig) -> PretrainingModel:
     match config:
         case BertConfig():
             return Bert(config)
+        case RobertaConfig():
+            return Roberta(config)
         case _:
             assert_never(config)

@@ -24,10 +24,8 @@ from configs.schema import config
 from pipeline.batch import Batch
 from pipeline.nn.activations import activation
 from pipeline.nn.attending import Attending
-from pipeline.nn.attention import ScaledDotProduct, SelfAttention
-from pipeline.nn.blocks import PostNormBlock, Stack
 from pipeline.nn.embeddings import Embeddings
-from pipeline.nn.feed_forward import FeedForward
+from pipeline.nn.encoder import check_heads, check_heads_of, encoder
 from pipeline.nn.heads import SequenceHead, TokenHead
 from pipeline.nn.initialization import Whole, initialize
 from pipeline.nn.model import Outputs, PretrainingModel
@@ -62,10 +60,7 @@ class BertConfig:
     next_sentence: bool = True
 
     def __post_init__(self) -> None:
-        if self.hidden_size % self.num_heads:
-            raise ValueError(
-                f"hidden_size {self.hidden_size} is no multiple of num_heads {self.num_heads}"
-            )
+        check_heads(self.hidden_size, self.num_heads)
 
     @property
     def outputs(self) -> tuple[str, ...]:
@@ -91,7 +86,16 @@ class Bert(PretrainingModel):
             layer_norm_eps=config.layer_norm_eps,
             dropout=config.dropout,
         )
-        self.blocks = Stack(encoder_block(config) for _ in range(config.num_layers))
+        self.blocks = encoder(
+            num_layers=config.num_layers,
+            hidden_size=config.hidden_size,
+            num_heads=config.num_heads,
+            intermediate_size=config.intermediate_size,
+            activation_name=config.activation,
+            layer_norm_eps=config.layer_norm_eps,
+            dropout=config.dropout,
+            attention_dropout=config.attention_dropout,
+        )
         self.heads = nn.ModuleDict()
         self.heads["masked_lm"] = TokenHead(
             self.embeddings.word,
@@ -124,27 +128,10 @@ class Bert(PretrainingModel):
         Raises:
             ValueError: the batch has targets that this model has no head for.
         """
-        unknown = [name for name in batch.targets if name not in self.outputs]
-        if unknown:
-            raise ValueError(
-                f"no head for {', '.join(unknown)}; this model predicts {', '.join(self.outputs)}"
-            )
+        check_heads_of(self.outputs, list(batch.targets))
         hidden = self.encode(batch)
         return {
             name: head(hidden, batch.targets[name].indices)
             for name, head in self.heads.items()
             if name in batch.targets
         }
-
-
-def encoder_block(config: BertConfig) -> PostNormBlock:
-    """One block of the encoder."""
-    return PostNormBlock(
-        SelfAttention(
-            config.hidden_size, config.num_heads, ScaledDotProduct(config.attention_dropout)
-        ),
-        FeedForward(config.hidden_size, config.intermediate_size, activation(config.activation)),
-        hidden_size=config.hidden_size,
-        layer_norm_eps=config.layer_norm_eps,
-        dropout=config.dropout,
-    )

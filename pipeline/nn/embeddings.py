@@ -11,6 +11,9 @@ class Embeddings(nn.Module):
 
     No row of the word table is special: padding is kept out of the results by the mask and by
     the targets, so its row only learns as a class of the decoder that shares the table.
+
+    Args:
+        first_position: the row of the position table that position 0 has.
     """
 
     def __init__(
@@ -22,8 +25,10 @@ class Embeddings(nn.Module):
         num_segments: int,
         layer_norm_eps: float,
         dropout: float,
+        first_position: int = 0,
     ) -> None:
         super().__init__()
+        self.first_position = first_position
         self.word = nn.Embedding(vocab_size, hidden_size)
         self.position = nn.Embedding(max_positions, hidden_size)
         self.segment = nn.Embedding(num_segments, hidden_size)
@@ -37,6 +42,10 @@ class Embeddings(nn.Module):
         segment_ids: Int[Tensor, "rows length"],
     ) -> Float[Tensor, "rows length hidden"]:
         """The embedded rows; each id must lie within its table."""
-        summed = self.word(ids) + self.position(positions) + self.segment(segment_ids)
+        summed = (
+            self.word(ids)
+            + self.position(positions + self.first_position)
+            + self.segment(segment_ids)
+        )
         embedded: Tensor = self.dropout(self.norm(summed))
         return embedded

@@ -30,7 +30,7 @@ BASE_OF_TWO_LAYERS = BertConfig(family="bert", vocab_size=3000, num_layers=2)
 
 def theirs_and_ours(config: BertConfig, perturb):
     """Random weights in transformers' class, carried over to ours."""
-    fields = config_to_huggingface(config, TokenizerInfo(50, {"pad_token": 0}, True))
+    fields = config_to_huggingface(config, TokenizerInfo(50, {}, {"pad_token": 0}, True))
     torch.manual_seed(0)
     theirs = transformers.BertForPreTraining(transformers.BertConfig(**fields)).eval()
     perturb(theirs.parameters(), seed=1, std=1.6 / config.hidden_size)

@@ -123,7 +123,7 @@ def train_theirs(model: transformers.BertForPreTraining) -> list[float]:
 
 
 def test_training_packed_is_training_transformers_unpacked() -> None:
-    fields = config_to_huggingface(CONFIG, TokenizerInfo(VOCAB, {"pad_token": 0}, True))
+    fields = config_to_huggingface(CONFIG, TokenizerInfo(VOCAB, {}, {"pad_token": 0}, True))
     torch.manual_seed(0)
     theirs = transformers.BertForPreTraining(transformers.BertConfig(**fields)).train()
     table = name_table(CONFIG)

@@ -77,7 +77,7 @@ def rate(step: int) -> float:
 
 def peer_of(config: BertConfig) -> transformers.BertForMaskedLM:
     """Their model, and the initial weights of all trainings."""
-    fields = config_to_huggingface(config, TokenizerInfo(VOCAB, {"pad_token": 0}, True))
+    fields = config_to_huggingface(config, TokenizerInfo(VOCAB, {}, {"pad_token": 0}, True))
     torch.manual_seed(7)
     return transformers.BertForMaskedLM(transformers.BertConfig(**fields)).train()
 

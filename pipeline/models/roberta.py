@@ -40,6 +40,7 @@ class RobertaConfig:
 
     Attributes:
         max_positions: the longest sequence; the table has two rows more.
+        activation: ``gelu`` (erf) or ``gelu_new`` (tanh), in the blocks; the head has ``gelu``.
         dropout: of the embeddings and of each block's two parts.
         attention_dropout: of the attention weights.
         initializer_std: of the weights, before the cut at two deviations.
@@ -103,7 +104,7 @@ class Roberta(PretrainingModel):
                 "masked_lm": TokenHead(
                     self.embeddings.word,
                     hidden_size=config.hidden_size,
-                    activation=activation(config.activation),
+                    activation=activation("gelu"),  # whatever the blocks have, as in transformers
                     layer_norm_eps=config.layer_norm_eps,
                 )
             }

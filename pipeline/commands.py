@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +76,10 @@ def evaluate_run(run: Run, checkpoint: Path | None, *, only_if_stale: bool = Fal
     from pipeline.evaluation.language_modeling import evaluate, read_evaluation
     from pipeline.training.checkpoints.checkpoint import read_origin
 
-    standing = read_evaluation(run.output.directory) if only_if_stale else None
+    standing = None
+    if only_if_stale:
+        with suppress(InputError):  # of another version: it is made anew
+            standing = read_evaluation(run.output.directory)
     if (
         standing is not None
         and standing.weights == read_origin(newest(run)).weights

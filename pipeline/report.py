@@ -185,12 +185,24 @@ def loss_chart(
 def _small_charts(train: Sequence[Record], validation: Sequence[Record]) -> Iterator[Chart]:
     yield line_chart("Learning rate", [_series("learning rate", train, "learning_rate")])
     yield line_chart("Gradient norm", [_series("gradient norm", train, "gradient_norm")])
-    pairs = [_series("training", train, "next_sentence_accuracy")]
-    for name in dict.fromkeys(record["set"] for record in validation):
-        own = [record for record in validation if record["set"] == name]
-        pairs.append(_series(name, own, "next_sentence_accuracy"))
+    sets = {
+        name: [record for record in validation if record["set"] == name]
+        for name in dict.fromkeys(record["set"] for record in validation)
+    }
+    suffix = "_accuracy"
+    asked = dict.fromkeys(key for record in train for key in record if key.endswith(suffix))
     others = [
-        line_chart("Next sentence, share right", pairs),
+        *(
+            line_chart(
+                f"{key.removesuffix(suffix).replace('_', ' ').capitalize()}, share right",
+                [
+                    _series("training", train, key),
+                    *(_series(name, own, key) for name, own in sets.items()),
+                ],
+            )
+            for key in asked
+            if key != "masked_lm_accuracy"
+        ),
         line_chart(
             "Trust ratio, median of the tensors",
             [_series("median", train, "trust_ratio_median")],

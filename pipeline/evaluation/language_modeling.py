@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,9 +34,21 @@ from preprocessing.arrangement import Arrays
 from preprocessing.storage import InputError, write_json
 
 EVALUATION_FILE = "evaluation.json"
-EVALUATION_VERSION = 1
+EVALUATION_VERSION = 2
 NUM_SAMPLES = 8
 _LARGEST_EXPONENT = 700  # e to more is no float
+
+
+@dataclass(frozen=True)
+class ObjectiveResult:
+    """What a model makes of one objective: nats per target, and the share of targets it has right.
+
+    ``targets`` is how many there were.
+    """
+
+    targets: int
+    loss: float
+    accuracy: float
 
 
 @dataclass(frozen=True)
@@ -46,7 +59,7 @@ class SetResult:
         name: of the set.
         rows, targets: how much of it was scored.
         loss, perplexity, accuracy: of the model on masked tokens.
-        next_sentence_loss, next_sentence_accuracy: None where the model does not predict it.
+        others: by name, the objectives beside masked tokens that the set has targets for.
         uniform, unigram, shuffled: the losses of the baselines on the same targets.
         below_unigram, below_shuffled: by how much the model's loss is lower; the higher the better.
     """
@@ -57,26 +70,26 @@ class SetResult:
     loss: float
     perplexity: float
     accuracy: float
-    next_sentence_loss: float | None
-    next_sentence_accuracy: float | None
     uniform: float
     unigram: float
     shuffled: float
     below_unigram: float
     below_shuffled: float
+    others: Mapping[str, ObjectiveResult] = field(default_factory=dict)
 
     def plain(self) -> dict[str, Any]:
         """As ``evaluation.json`` holds it."""
         return asdict(self)
 
     def __str__(self) -> str:
-        pairs = ""
-        if self.next_sentence_accuracy is not None:
-            pairs = f"; {self.next_sentence_accuracy:.1%} of next sentences right"
+        others = "".join(
+            f"; {name.replace('_', ' ')}: loss {other.loss:.3f}, {other.accuracy:.1%} right"
+            for name, other in self.others.items()
+        )
         return (
             f"{self.name}: loss {self.loss:.3f} (perplexity {self.perplexity:.1f}, "
             f"{self.accuracy:.1%} right), {self.below_unigram:.3f} below unigram, "
-            f"{self.below_shuffled:.3f} below shuffled context{pairs}"
+            f"{self.below_shuffled:.3f} below shuffled context{others}"
         )
 
 
@@ -194,7 +207,6 @@ def score_set(
         shuffled += statistics(run, task, replace(arrays, ids=moved))
     sums = dict(zip(task.objective_names, own.tolist(), strict=True))
     total, count, correct = sums["masked_lm"]
-    pairs, num_pairs, right_pairs = sums.get("next_sentence", (0.0, 0.0, 0.0))
     loss, unigram = total / count, unigram / count
     shuffled_loss = float(shuffled[task.objective_names.index("masked_lm"), 0]) / count
     return SetResult(
@@ -204,13 +216,16 @@ def score_set(
         loss=loss,
         perplexity=math.exp(loss) if loss < _LARGEST_EXPONENT else math.inf,
         accuracy=correct / count,
-        next_sentence_loss=pairs / num_pairs if num_pairs else None,
-        next_sentence_accuracy=right_pairs / num_pairs if num_pairs else None,
         uniform=math.log(rows.special.size),
         unigram=unigram,
         shuffled=shuffled_loss,
         below_unigram=unigram - loss,
         below_shuffled=shuffled_loss - loss,
+        others={
+            other: ObjectiveResult(int(many), summed / many, right / many)
+            for other, (summed, many, right) in sums.items()
+            if other != "masked_lm" and many
+        },
     )
 
 

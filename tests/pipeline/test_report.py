@@ -21,8 +21,6 @@ def result(name="heldout", unigram=0.7, shuffled=0.5):
         loss=5.0,
         perplexity=148.4,
         accuracy=0.3,
-        next_sentence_loss=None,
-        next_sentence_accuracy=None,
         uniform=9.0,
         unigram=5.0 + unigram,
         shuffled=5.0 + shuffled,

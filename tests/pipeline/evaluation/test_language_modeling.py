@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from configs.schema import ConfigError
+from pipeline.commands import evaluate_run
 from pipeline.data import RowSource, to_batch
 from pipeline.evaluation.baselines import (
     count_tokens,
@@ -79,7 +80,7 @@ def test_a_model_that_knows_nothing_scores_the_logarithm_of_its_classes(recipe):
     result = score_set(run, constant_task(run), "heldout", held_out(run), unigram(run))
     # Sums of some hundred targets in fp32.
     assert result.loss == pytest.approx(math.log(160), rel=1e-6)
-    assert result.next_sentence_loss == pytest.approx(math.log(2), rel=1e-6)
+    assert result.others["next_sentence"].loss == pytest.approx(math.log(2), rel=1e-6)
     assert result.perplexity == pytest.approx(160, rel=1e-5)
     size = Vocabulary.load(run.preparation.tokenizer_directory).size
     assert result.uniform == math.log(size)
@@ -139,8 +140,11 @@ def test_packed_rows_score_as_unpacked_ones(recipe):
     assert packed.rows < alone.rows
     assert packed.targets == alone.targets
     # The same sums in another order, in fp32.
-    for name in ("loss", "unigram", "shuffled", "next_sentence_loss"):
+    for name in ("loss", "unigram", "shuffled"):
         assert getattr(packed, name) == pytest.approx(getattr(alone, name), rel=1e-5), name
+    pairs, own = packed.others["next_sentence"], alone.others["next_sentence"]
+    assert pairs.loss == pytest.approx(own.loss, rel=1e-5)
+    assert (pairs.targets, pairs.accuracy) == (own.targets, own.accuracy)
     assert packed.accuracy == alone.accuracy
 
 
@@ -150,8 +154,9 @@ def test_an_evaluation_finds_what_the_training_last_found(copied):
     assert (last["step"], result.name, result.rows) == (8, "heldout", 50)
     assert result.loss == pytest.approx(last["masked_lm_loss"], rel=1e-5)
     assert result.accuracy == last["masked_lm_accuracy"]
-    assert result.next_sentence_loss == pytest.approx(last["next_sentence_loss"], rel=1e-5)
-    assert result.next_sentence_accuracy == last["next_sentence_accuracy"]
+    pairs = result.others["next_sentence"]
+    assert pairs.loss == pytest.approx(last["next_sentence_loss"], rel=1e-5)
+    assert pairs.accuracy == last["next_sentence_accuracy"]
     assert result.perplexity == math.exp(result.loss)
     assert result.below_unigram == result.unigram - result.loss
     assert result.below_shuffled == result.shuffled - result.loss
@@ -180,7 +185,15 @@ def test_an_older_checkpoint_can_be_chosen(copied):
     assert read_evaluation(copied.output.directory).step == 4
 
 
-@pytest.mark.parametrize("text", ["{", "[]", '{"version": 0}', '{"version": 1, "sets": 3}'])
+def test_an_evaluation_of_another_version_is_made_anew(copied):
+    written = evaluate_run(copied, None, only_if_stale=True)
+    path = copied.output.directory / EVALUATION_FILE
+    path.write_text(json.dumps({**json.loads(path.read_text()), "version": 1}))
+    assert evaluate_run(copied, None, only_if_stale=True) == written
+    assert read_evaluation(copied.output.directory).version == 2
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"version": 0}', '{"version": 2, "sets": 3}'])
 def test_a_damaged_file_is_refused(tmp_path, text):
     (tmp_path / EVALUATION_FILE).write_text(text)
     with pytest.raises(InputError, match="evaluate again"):

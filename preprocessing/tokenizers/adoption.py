@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from tokenizers import Tokenizer
@@ -17,8 +17,9 @@ from preprocessing.tokenizers.models import (
     TokenizersModel,
 )
 from preprocessing.tokenizers.settings import ExistingTokenizerConfig
-from preprocessing.tokenizers.specials import find_sentinels, recognise
-from preprocessing.tokenizers.wordpiece import bert_pipeline, finish_pipeline
+from preprocessing.tokenizers.specials import Role, find_sentinels, recognise
+from preprocessing.tokenizers.template import add_template
+from preprocessing.tokenizers.wordpiece import bert_pipeline
 
 VOCABULARY_FILE = "vocab.txt"
 
@@ -77,7 +78,7 @@ def adopt(config: ExistingTokenizerConfig) -> AnyModel:
         raise InputError(f"{path}: {error}") from None
     if isinstance(model, TokenizersModel):
         sentinels = find_sentinels(model.token_to_id)
-        return TokenizersModel(_with_specials(model.tokenizer, [*names.values(), *sentinels]))
+        return TokenizersModel(_with_specials(model.tokenizer, names, sentinels))
     return model
 
 
@@ -90,11 +91,15 @@ def _read(path: Path, *, lowercase: bool) -> Tokenizer:
     return bert_pipeline(WordPiece(vocab=pieces, unk_token="[UNK]"), lowercase=lowercase)
 
 
-def _with_specials(tokenizer: Tokenizer, names: Sequence[str]) -> Tokenizer:
+def _with_specials(
+    tokenizer: Tokenizer, roles: Mapping[Role, str], sentinels: Iterable[str]
+) -> Tokenizer:
     """Every token with a role is special; BERT's get BERT's template, others keep their own."""
+    names = [*roles.values(), *sentinels]
     plain = json.loads(tokenizer.to_str())
     if plain["model"]["type"] == "WordPiece" and {"[CLS]", "[SEP]"} <= set(names):
-        finish_pipeline(tokenizer, names)
+        tokenizer.add_special_tokens(names)
+        add_template(tokenizer, roles)
         return tokenizer
     special = {token["content"] for token in plain["added_tokens"] if token["special"]}
     missing = [name for name in names if name not in special]

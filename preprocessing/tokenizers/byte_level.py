@@ -9,6 +9,8 @@ from tokenizers.models import BPE
 from tokenizers.trainers import BpeTrainer
 
 from preprocessing.tokenizers.settings import ByteLevelBPEConfig
+from preprocessing.tokenizers.specials import roles_of
+from preprocessing.tokenizers.template import add_template
 
 
 def train_byte_level(
@@ -25,9 +27,10 @@ def train_byte_level(
     trainer = BpeTrainer(
         vocab_size=config.vocab_size,
         min_frequency=config.min_frequency,
-        special_tokens=list(config.special_tokens),
+        special_tokens=list(config.reserved_tokens),
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )
     tokenizer.train_from_iterator(texts(), trainer=trainer)
+    add_template(tokenizer, roles_of(config.special_tokens))
     return tokenizer

@@ -9,6 +9,8 @@ from tokenizers import Regex, Tokenizer, decoders, normalizers, pre_tokenizers
 from tokenizers.models import WordLevel
 
 from preprocessing.tokenizers.settings import CharactersConfig
+from preprocessing.tokenizers.specials import roles_of
+from preprocessing.tokenizers.template import add_template
 
 _CODE_POINTS = 0x110000
 
@@ -19,7 +21,7 @@ def train_characters(
     """The commonest characters, commonest first, of equal ones the lower code point first.
 
     They are taken until they cover the wanted share of all characters or the vocabulary is full;
-    the others are ``[UNK]``. White space is what Unicode calls so (``str.isspace`` without the
+    the others are unknown. White space is what Unicode calls so (``str.isspace`` without the
     separators U+001C to U+001F).
     """
     pipeline = characters_pipeline([], config)
@@ -35,14 +37,15 @@ def train_characters(
     commonest = np.argsort(-counts, kind="stable")[: np.count_nonzero(counts)]
     before = np.cumsum(counts[commonest]) - counts[commonest]
     needed = commonest[before < config.coverage * counts.sum()]
-    room = config.vocab_size - len(config.special_tokens)
+    room = config.vocab_size - len(config.reserved_tokens)
     return characters_pipeline([chr(point) for point in needed[:room]], config)
 
 
 def characters_pipeline(characters: list[str], config: CharactersConfig) -> Tokenizer:
     """The tokenizer of some characters, in the order of their ids."""
-    pieces = {piece: index for index, piece in enumerate([*config.special_tokens, *characters])}
-    tokenizer = Tokenizer(WordLevel(vocab=pieces, unk_token="[UNK]"))
+    pieces = {piece: index for index, piece in enumerate([*config.reserved_tokens, *characters])}
+    roles = roles_of(config.special_tokens)
+    tokenizer = Tokenizer(WordLevel(vocab=pieces, unk_token=roles["unknown"]))
     steps: list[normalizers.Normalizer] = []
     if config.lowercase:
         steps.append(normalizers.Lowercase())
@@ -54,5 +57,6 @@ def characters_pipeline(characters: list[str], config: CharactersConfig) -> Toke
         tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), each])
     tokenizer.normalizer = normalizers.Sequence(steps)
     tokenizer.decoder = decoders.Fuse()
-    tokenizer.add_special_tokens(list(config.special_tokens))
+    tokenizer.add_special_tokens(list(config.reserved_tokens))
+    add_template(tokenizer, roles)
     return tokenizer

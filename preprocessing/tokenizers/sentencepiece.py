@@ -14,19 +14,24 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import sentencepiece
 
 from preprocessing.storage import InputError
 from preprocessing.tokenizers.models import SentencePieceModel
 from preprocessing.tokenizers.settings import SentencePieceConfig
+from preprocessing.tokenizers.specials import Role, roles_of
 
 MAX_TEXT_BYTES = 1 << 16
 """Longest text given to the trainer; it is cut into words there, so nothing is lost at the cuts."""
 NUM_THREADS = 4
 _RESERVED = re.compile("[\x00\u2585]")
+_OWN: Mapping[str, Role] = {
+    "pad": "pad", "unk": "unknown", "bos": "start", "eos": "separator"
+}  # fmt: skip
 _QUIET = 2  # the library's log: errors alone
 
 
@@ -89,15 +94,7 @@ def train_sentencepiece(config: SentencePieceConfig, lines: TrainingLines) -> Se
             max_sentencepiece_length=config.max_sentencepiece_length,
             max_sentence_length=MAX_TEXT_BYTES,
             num_threads=NUM_THREADS,
-            pad_id=0,
-            unk_id=1,
-            bos_id=2,
-            eos_id=3,
-            pad_piece="[PAD]",
-            unk_piece="[UNK]",
-            bos_piece="[CLS]",
-            eos_piece="[SEP]",
-            control_symbols=list(config.special_tokens[4:]),
+            **_special_pieces(config),
             minloglevel=_QUIET,
         )
     except (RuntimeError, ValueError) as error:
@@ -105,3 +102,14 @@ def train_sentencepiece(config: SentencePieceConfig, lines: TrainingLines) -> Se
             f"tokenizer: sentencepiece could not train a vocabulary of {config.vocab_size}: {error}"
         ) from None
     return SentencePieceModel(model.getvalue())
+
+
+def _special_pieces(config: SentencePieceConfig) -> dict[str, Any]:
+    """The library's own four under their names and ids; the others fill the ids left free."""
+    roles, tokens = roles_of(config.special_tokens), config.special_tokens
+    own = {short: roles[role] for short, role in _OWN.items() if role in roles}
+    absent = {f"{short}_id": -1 for short in _OWN.keys() - own.keys()}
+    ids = {f"{short}_id": tokens.index(name) for short, name in own.items()}
+    names = {f"{short}_piece": name for short, name in own.items()}
+    others = [name for name in config.reserved_tokens if name not in own.values()]
+    return {**absent, **ids, **names, "control_symbols": others}

@@ -8,8 +8,13 @@ from typing import Annotated, Literal
 
 import pydantic
 
-from configs.schema import config, setting
-from preprocessing.tokenizers.specials import SPECIAL_TOKENS, Role, sentinel_name
+from configs.schema import config, digest, setting
+from preprocessing.tokenizers.specials import (
+    SPECIAL_TOKENS,
+    Role,
+    check_special_tokens,
+    sentinel_name,
+)
 
 Name = Annotated[str, pydantic.Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 Positive = Annotated[int, pydantic.Field(ge=1)]
@@ -37,8 +42,12 @@ class TrainingConfig:
         max_training_bytes: of text; a corpus that is larger is sampled by documents. The trainers
             hold the distinct words of this much text in memory, sentencepiece all of the text.
         sampling: languages against each other.
+        special_tokens: in the order of their ids from 0 on, each written ``[...]`` or ``<...>``.
+            Usual names play the roles of padding, unknown text, start, separator and mask
+            (RoBERTa: ``["<s>", "<pad>", "</s>", "<unk>", "<mask>"]``); others are kept for later
+            use. One must be padding, and one stand for what is unknown unless nothing is.
         sentinels: special tokens ``<extra_id_0>``, ``<extra_id_1>``, ... that stand for removed
-            spans (T5 has 100); vocab_size counts them.
+            spans (T5 has 100), behind the other special tokens; vocab_size counts them.
         name: of the vocabulary's directory; left out, one that says what it is.
         sources: names in ``corpus.sources``; the vocabulary is trained on their documents alone,
             and stays the same when others come to the corpus. None takes everything.
@@ -50,22 +59,31 @@ class TrainingConfig:
     sources: Annotated[tuple[Name, ...], pydantic.Field(min_length=1)] | None = setting(
         None, added=True
     )
+    special_tokens: tuple[str, ...] = setting(SPECIAL_TOKENS, added=True)
     sentinels: Annotated[int, pydantic.Field(ge=0, le=4096)] = setting(0, added=True)
 
     @property
-    def special_tokens(self) -> tuple[str, ...]:
-        """The special tokens, in the order of their ids from 0 on."""
-        return (*SPECIAL_TOKENS, *(sentinel_name(number) for number in range(self.sentinels)))
+    def reserved_tokens(self) -> tuple[str, ...]:
+        """Special tokens and sentinels, in the order of their ids from 0 on."""
+        sentinels = (sentinel_name(number) for number in range(self.sentinels))
+        return (*self.special_tokens, *sentinels)
 
     def _named(self, usual: str) -> str:
         """The given name, or the usual one of such a vocabulary."""
-        return self.name or usual + (f"-{self.sentinels}-sentinels" if self.sentinels else "")
+        if self.name:
+            return self.name
+        others = self.special_tokens != SPECIAL_TOKENS
+        specials = f"-specials-{digest(self.special_tokens)[:8]}" if others else ""
+        return usual + specials + (f"-{self.sentinels}-sentinels" if self.sentinels else "")
 
-    def _check_room(self, vocab_size: int, least: int) -> None:
-        if vocab_size < least + self.sentinels:
+    def _check_specials(self, vocab_size: int, least: int, *needed: Role) -> None:
+        """The needed roles are played, and so many pieces, five of them special, have room."""
+        check_special_tokens(self.special_tokens, needed)
+        least += max(0, len(self.reserved_tokens) - len(SPECIAL_TOKENS))
+        if vocab_size < least:
             raise ValueError(
-                f"with {self.sentinels} sentinels, vocab_size must be at least "
-                f"{least + self.sentinels}"
+                f"with {len(self.reserved_tokens)} special tokens, vocab_size must be at least "
+                f"{least}"
             )
 
 
@@ -79,7 +97,7 @@ class WordPieceConfig(TrainingConfig):
     min_frequency: Positive = 2
 
     def __post_init__(self) -> None:
-        self._check_room(self.vocab_size, 100)
+        self._check_specials(self.vocab_size, 100, "pad", "unknown")
 
     @property
     def directory_name(self) -> str:
@@ -113,7 +131,7 @@ class SentencePieceConfig(TrainingConfig):
     def __post_init__(self) -> None:
         if self.byte_fallback and self.vocab_size < 300:
             raise ValueError("with byte_fallback, vocab_size must be at least 300")
-        self._check_room(self.vocab_size, 300 if self.byte_fallback else 20)
+        self._check_specials(self.vocab_size, 300 if self.byte_fallback else 20, "pad", "unknown")
 
     @property
     def directory_name(self) -> str:
@@ -131,7 +149,7 @@ class ByteLevelBPEConfig(TrainingConfig):
     min_frequency: Positive = 2
 
     def __post_init__(self) -> None:
-        self._check_room(self.vocab_size, 261)
+        self._check_specials(self.vocab_size, 261, "pad")
 
     @property
     def directory_name(self) -> str:
@@ -158,7 +176,7 @@ class CharactersConfig(TrainingConfig):
     whitespace: Literal["drop", "token"] = "drop"
 
     def __post_init__(self) -> None:
-        self._check_room(self.vocab_size, 6)
+        self._check_specials(self.vocab_size, 6, "pad", "unknown")
 
     @property
     def directory_name(self) -> str:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
 Role = Literal["pad", "unknown", "start", "separator", "mask", "end"]
 
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
-"""What the vocabularies trained here call them; ids 0 to 4."""
+"""What the vocabularies trained here call them, where nothing else is said; ids 0 to 4."""
 
 USUAL_NAMES: Mapping[Role, tuple[str, ...]] = {
     "pad": ("[PAD]", "<pad>"),
@@ -20,6 +21,9 @@ USUAL_NAMES: Mapping[Role, tuple[str, ...]] = {
 }
 """Names that are recognised, the first one that a vocabulary holds; XLNet's has ``<cls>`` and
 ``<s>`` and means the former."""
+
+_BRACKETED = re.compile(r"\[[^\s\[\]]+\]|<[^\s<>]+>")
+_SENTINEL = re.compile(r"<extra_id_[0-9]+>")
 
 
 def sentinel_name(number: int) -> str:
@@ -58,3 +62,49 @@ def recognise(
         if found is not None:
             names[role] = found
     return names
+
+
+def roles_of(tokens: Sequence[str]) -> dict[Role, str]:
+    """The token of each role that one of ``tokens`` plays by its name.
+
+    >>> roles_of(["<s>", "<pad>", "</s>", "<eop>"])
+    {'pad': '<pad>', 'start': '<s>', 'separator': '</s>'}
+    """
+    return recognise({token: index for index, token in enumerate(tokens)}.get, {})
+
+
+def check_special_tokens(tokens: Sequence[str], needed: Sequence[Role]) -> None:
+    """Refuse special tokens that a vocabulary cannot be trained with.
+
+    Two names of a role that differ in more than their brackets may stand beside each other: XLNet
+    has ``<s>`` and ``<cls>``.
+
+    Raises:
+        ValueError: naming a token that stands there twice or is not written ``[...]`` or
+            ``<...>``, a sentinel, two tokens for one role, or a role that none plays.
+    """
+    problems = [
+        f"{token} is not written [...] or <...>, which no piece of text is"
+        for token in tokens
+        if not _BRACKETED.fullmatch(token)
+    ]
+    problems += [
+        f"{token} is a sentinel; ask for those with tokenizer.sentinels"
+        for token in tokens
+        if _SENTINEL.fullmatch(token)
+    ]
+    known = {name for usual in USUAL_NAMES.values() for name in usual}
+    alike: dict[str, list[str]] = {}
+    for token in tokens:
+        alike.setdefault(_bare(token) if token in known else token, []).append(token)
+    problems += [f"{' and '.join(same)} are one" for same in alike.values() if len(same) > 1]
+    roles = roles_of(tokens)
+    problems += [
+        f"none is {' or '.join(USUAL_NAMES[role])}" for role in needed if role not in roles
+    ]
+    if problems:
+        raise ValueError("special_tokens: " + "; ".join(problems))
+
+
+def _bare(name: str) -> str:
+    return name.strip("[]<>").lower()

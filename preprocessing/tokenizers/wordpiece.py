@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 
 import numpy as np
-from tokenizers import Tokenizer, decoders, normalizers, pre_tokenizers, processors
+from tokenizers import Tokenizer, decoders, normalizers, pre_tokenizers
 from tokenizers.models import WordPiece
 from tokenizers.trainers import WordPieceTrainer
 
 from preprocessing.tokenizers.settings import WordPieceConfig
+from preprocessing.tokenizers.specials import roles_of
+from preprocessing.tokenizers.template import add_template
 
 _CONTINUING = "##"
 _ALPHABET_SHARE = 0.5
-"""At most this share of the pieces are single characters; rarer characters become [UNK]."""
+"""At most this share of the pieces are single characters; rarer characters become unknown."""
 _CODE_POINTS = 0x110000
 _UNSEEN, _BETWEEN_WORDS, _A_WORD, _IN_WORDS = range(4)  # what a character is to the tokenizer
 
 
 def bert_pipeline(model: WordPiece, *, lowercase: bool) -> Tokenizer:
-    """BERT's tokenizer around a WordPiece model: basic tokenizer, template, decoder."""
+    """BERT's tokenizer around a WordPiece model: basic tokenizer and decoder."""
     tokenizer = Tokenizer(model)
     tokenizer.normalizer = normalizers.BertNormalizer(
         clean_text=True, handle_chinese_chars=True, strip_accents=None, lowercase=lowercase
@@ -29,29 +31,21 @@ def bert_pipeline(model: WordPiece, *, lowercase: bool) -> Tokenizer:
     return tokenizer
 
 
-def finish_pipeline(tokenizer: Tokenizer, specials: Sequence[str]) -> Tokenizer:
-    """Add the special tokens and the [CLS] ... [SEP] template to a tokenizer that has the ids."""
-    tokenizer.add_special_tokens(list(specials))
-    separator, start = tokenizer.token_to_id("[SEP]"), tokenizer.token_to_id("[CLS]")
-    assert separator is not None
-    assert start is not None
-    tokenizer.post_processor = processors.BertProcessing(("[SEP]", separator), ("[CLS]", start))
-    return tokenizer
-
-
 def train_wordpiece(config: WordPieceConfig, texts: Callable[[], Iterable[list[str]]]) -> Tokenizer:
     """Train a WordPiece vocabulary on batches of texts, which are gone through twice.
 
     The library numbers single characters in the order of a hash table, and breaks ties between
     merges by these numbers: two runs differ. It is given the characters in an order of ours.
     """
-    tokenizer = bert_pipeline(WordPiece(unk_token="[UNK]"), lowercase=config.lowercase)
+    roles = roles_of(config.special_tokens)
+    unknown = roles["unknown"]
+    tokenizer = bert_pipeline(WordPiece(unk_token=unknown), lowercase=config.lowercase)
     most = int(config.vocab_size * _ALPHABET_SHARE)
     alphabet = common_characters(tokenizer, texts(), most)
     trainer = WordPieceTrainer(
         vocab_size=config.vocab_size,
         min_frequency=config.min_frequency,
-        special_tokens=[*config.special_tokens, *alphabet],
+        special_tokens=[*config.reserved_tokens, *alphabet],
         initial_alphabet=[piece for piece in alphabet if len(piece) == 1],
         limit_alphabet=0,
         continuing_subword_prefix=_CONTINUING,
@@ -60,9 +54,11 @@ def train_wordpiece(config: WordPieceConfig, texts: Callable[[], Iterable[list[s
     tokenizer.train_from_iterator(texts(), trainer=trainer)
     # Anew, since the trainer has made every character a special token.
     pieces = tokenizer.get_vocab(with_added_tokens=False)
-    model = WordPiece(vocab=pieces, unk_token="[UNK]")
+    model = WordPiece(vocab=pieces, unk_token=unknown)
     pipeline = bert_pipeline(model, lowercase=config.lowercase)
-    return finish_pipeline(pipeline, config.special_tokens)
+    pipeline.add_special_tokens(list(config.reserved_tokens))
+    add_template(pipeline, roles)
+    return pipeline
 
 
 def common_characters(tokenizer: Tokenizer, texts: Iterable[list[str]], most: int) -> list[str]:

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tokenizers import Tokenizer
 
 from configs.schema import ConfigError
 from pipeline.models import build_model
@@ -38,8 +37,10 @@ from pipeline.training.checkpoints.integrity import find_damage
 from pipeline.training.checkpoints.pickles import check_pickle
 from pipeline.training.checkpoints.states import SavedState
 from pipeline.training.hosts import Host
-from preprocessing.storage import InputError
-from preprocessing.vocabulary import TOKENIZER_FILE, Vocabulary
+from preprocessing.storage import InputError, file_digest
+from preprocessing.tokenizers.adoption import VOCABULARY_FILE
+from preprocessing.tokenizers.models import load_model, model_file, pieces_of
+from preprocessing.vocabulary import SENTENCEPIECE_FILE, TOKENIZER_FILE, Vocabulary
 
 
 @dataclass(frozen=True)
@@ -168,14 +169,8 @@ def idle_patterns(run: Run, beginning: Beginning) -> list[str]:
 
 def same_vocabulary(checkpoint: Path, vocabulary: Vocabulary) -> bool:
     """Whether each row of a checkpoint's embeddings is the same piece's as in the run."""
-    try:
-        theirs = _pieces(checkpoint / TOKENIZER)
-    except FileNotFoundError:
-        raise InputError(
-            f"{checkpoint / TOKENIZER}: there is no {TOKENIZER_FILE} or vocab.txt that says whose "
-            "embeddings these are; put the model's there"
-        ) from None
-    return theirs == vocabulary.tokenizer.get_vocab(with_added_tokens=True)
+    pieces = dict(zip(pieces_of(vocabulary.model), range(vocabulary.size), strict=True))
+    return _pieces(checkpoint / TOKENIZER) == pieces
 
 
 def _whole_state(checkpoint: Path, host: Host) -> State:
@@ -208,11 +203,19 @@ def _require_vocabulary(run: Run, checkpoint: Path) -> None:
 
 
 def _pieces(directory: Path) -> dict[str, int]:
-    if (directory / TOKENIZER_FILE).exists():
-        tokenizer = Tokenizer.from_file(str(directory / TOKENIZER_FILE))
-        return dict(tokenizer.get_vocab(with_added_tokens=True))
-    lines = (directory / "vocab.txt").read_text(encoding="utf-8").splitlines()
-    return {piece: number for number, piece in enumerate(lines)}
+    path = directory / VOCABULARY_FILE
+    try:
+        path = model_file(directory)
+    except InputError:
+        if not path.is_file():
+            raise InputError(
+                f"{directory}: there is no {TOKENIZER_FILE}, {SENTENCEPIECE_FILE} or "
+                f"{VOCABULARY_FILE} that says whose embeddings these are; put the model's there"
+            ) from None
+        pieces = path.read_text(encoding="utf-8").splitlines()
+    else:
+        pieces = pieces_of(load_model(path, file_digest(path)))
+    return {piece: number for number, piece in enumerate(pieces)}
 
 
 def _matches(name: str, patterns: Sequence[str]) -> bool:

@@ -102,9 +102,10 @@ def arrange(corrupted: Corrupted, row_of: NDArray[np.int64], num_rows: int, shap
         shape.length,
         shape.pad,
     )
+    segments = {"segment_ids": inputs.segments} if len(inputs.segments) else {}
     own = {
         name: _spread(values, where, num_rows * shape.length).reshape(num_rows, shape.length)
-        for name, values in channels.items()
+        for name, values in {**segments, **channels}.items()
     }
     for name in ("positions", "segment_ids"):
         if name in own:

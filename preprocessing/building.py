@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from preprocessing.corruption import (
     Bounds,
@@ -22,7 +23,7 @@ from preprocessing.corruption import (
 )
 from preprocessing.corruption.base import ABSENT
 from preprocessing.corruption.fitting import longest_fitting
-from preprocessing.layouts.base import FRAMES, Cut, Material
+from preprocessing.layouts.base import FRAMES, PAIR, Cut, Material
 from preprocessing.marking import Marker
 from preprocessing.packing import pack_rows
 from preprocessing.rows import Rows, record_batch
@@ -134,6 +135,7 @@ class RowMaker:
             static,
             marks=config.corruption.marks() != 0,
             backward=config.layout.reads_backward(),
+            segments=config.layout.num_segments() > PAIR,
         )
 
     def _corrupt(self, rows: Rows, copy: int) -> Corrupted:
@@ -234,6 +236,22 @@ def gather_rows(
         labels=cut.labels[order],
         marks=marks,
         backward=backward[order],
+        segments=_segments(cut, order),
     )
     sizes = np.array([len(row) for row in members], dtype=np.int64)
     return Rows(sequences, np.repeat(np.arange(len(members)), sizes), len(members))
+
+
+def _segments(cut: Cut, order: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Segment ids ``[tokens]`` of the chosen sequences; special tokens have those of their piece.
+
+    None at all where they follow from the first segment's length.
+    """
+    if cut.segments is None:
+        return np.zeros(0, dtype=np.int64)
+    sizes = cut.pieces.lengths + cut.separators
+    sizes[cut.offsets[:-1]] += cut.frame.before
+    sizes[cut.offsets[1:] - 1] += cut.frame.behind
+    own = [np.arange(cut.offsets[index], cut.offsets[index + 1]) for index in order.tolist()]
+    pieces = np.concatenate([np.zeros(0, dtype=np.int64), *own])
+    return np.repeat(cut.segments[pieces], sizes[pieces])

@@ -11,6 +11,7 @@ ones as a corruption left them:
     labels          [-1, -1]        of the sequences, -1 where they have none
     marks           what is known of each token, where the corruption asks for it
     backward        1 for sequences that hold their text backward, where the layout makes such ones
+    segments        a segment id a token, where the layout gives others than 0 and 1
 
     static rows also hold
     channels/<name>                 a number a token
@@ -50,6 +51,7 @@ TABLES = "tables"
 _CHANNEL, _TARGETS, _DECODER = "channels/", "targets/", "decoder/"
 _NO_MARKS = np.zeros(0, dtype=np.uint8)
 _NO_BACKWARD = np.zeros(0, dtype=np.bool_)
+_NO_SEGMENTS = np.zeros(0, dtype=np.int64)
 
 
 @dataclass(frozen=True)
@@ -80,11 +82,13 @@ def record_batch(
     *,
     marks: bool = False,
     backward: bool = False,
+    segments: bool = False,
 ) -> pa.RecordBatch:
     """Rows as an Arrow record batch; ``corrupted`` makes it a static one.
 
     Args:
         marks, backward: whether dynamic rows hold these, for the corruption to come.
+        segments: whether rows hold segment ids.
     """
     sequences = rows.sequences if corrupted is None else corrupted.inputs
     listed = _Lists(rows.row_of, rows.num_rows)
@@ -93,6 +97,8 @@ def record_batch(
     listed.add("lengths", sequences.lengths, np.int32)
     listed.add("first_lengths", sequences.first_lengths, np.int32)
     listed.add("labels", sequences.labels, np.int8)
+    if segments:
+        listed.add_tokens("segments", sequences.segments, sequences.offsets, np.uint8)
     if corrupted is not None:
         _add_corruption(listed, corrupted, id_type)
         return listed.batch()
@@ -279,6 +285,9 @@ class RowSet:
         backward = _NO_BACKWARD
         if "backward" in names:
             backward = store.gather("backward", found)[0].astype(np.bool_)
+        segments = _NO_SEGMENTS
+        if "segments" in names:
+            segments = store.gather("segments", found)[0]
         sequences = Sequences(
             tokens=tokens,
             offsets=offsets,
@@ -287,6 +296,7 @@ class RowSet:
             labels=store.gather("labels", found)[0],
             marks=marks,
             backward=backward,
+            segments=segments,
         )
         num_rows = len(found.batches)
         return Rows(sequences, np.repeat(np.arange(num_rows), np.diff(of_rows)), num_rows)

@@ -31,7 +31,7 @@ from preprocessing.corruption import CorruptionConfig
 from preprocessing.duplicates import DeduplicationConfig
 from preprocessing.executors import ExecutorConfig, LocalConfig
 from preprocessing.layouts import LayoutConfig
-from preprocessing.layouts.base import FrameName
+from preprocessing.layouts.base import PAIR, FrameName
 from preprocessing.places import to_place
 from preprocessing.reading.settings import ReadingConfig, SourceConfig
 from preprocessing.tables.base import Wanted
@@ -154,6 +154,12 @@ class ExamplesConfig:
                 f"layout '{self.layout.kind}' turns sequences round, and corruption "
                 f"'{self.corruption.kind}' would find their words at the wrong ends; set "
                 "layout.bidirectional=false"
+            )
+        if self.layout.num_segments() > PAIR and not self.corruption.keeps_segments():
+            raise ValueError(
+                f"layout '{self.layout.kind}' gives tokens segments that corruption "
+                f"'{self.corruption.kind}' does not keep; choose one that leaves tokens in place, "
+                "such as units or masked"
             )
         if self.buckets and self.layout.consecutive():
             raise ValueError(

@@ -75,6 +75,7 @@ class Sequences:
         marks: what is known of each token ``[tokens]``; empty where nobody asked for them.
         backward: which sequences hold their text from its end to its beginning, ``[sequences]``;
             empty where none does.
+        segments: segment ids ``[tokens]``; empty where they follow from ``first_lengths``.
     """
 
     tokens: NDArray[np.int64]
@@ -84,6 +85,7 @@ class Sequences:
     labels: NDArray[np.int64]
     marks: NDArray[np.uint8]
     backward: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, dtype=np.bool_))
+    segments: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
 
     @property
     def lengths(self) -> NDArray[np.int64]:
@@ -195,6 +197,10 @@ class Scheme(abc.ABC):
 
     def reads_backward(self) -> bool:
         """Whether it knows that sequences may hold their text backward, as XLNet's rows do."""
+        return False
+
+    def keeps_segments(self) -> bool:
+        """Whether tokens stay where they are, in the segments that a layout gave them."""
         return False
 
     def tables(self) -> tuple[Table, ...]:

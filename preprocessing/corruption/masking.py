@@ -35,6 +35,10 @@ class Choosing(Scheme):
     share: Annotated[float, pydantic.Field(gt=0.0, lt=1.0)] = 0.15
     max_targets: Annotated[int, pydantic.Field(ge=1)] | None = None
 
+    def keeps_segments(self) -> bool:
+        """Tokens keep their places."""
+        return True
+
     def num_targets(self, lengths: NDArray[np.int64]) -> NDArray[np.int64]:
         """Targets of sequences of the given lengths ``[sequences]`` with enough plain tokens.
 

@@ -66,6 +66,10 @@ class UnilmConfig(Masking):
         """The mask of the mode."""
         return None if self.mode == "bidirectional" else "seen_by"
 
+    def keeps_segments(self) -> bool:
+        """Segments say which mode it is."""
+        return False
+
     def num_segments(self) -> int:
         """The two of the mode."""
         return max(_SEGMENTS[self.mode]) + 1

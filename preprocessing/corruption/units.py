@@ -90,6 +90,10 @@ class UnitsConfig(Scheme):
             wanted |= _MARKS[level]
         return wanted
 
+    def keeps_segments(self) -> bool:
+        """Tokens keep their places."""
+        return True
+
     def levels(self, keys: NDArray[np.uint64]) -> NDArray[np.int64]:
         """The level of each sequence, as a place in ``LEVELS``, ``[sequences]``."""
         weights = self.weights

@@ -11,6 +11,7 @@ import pydantic
 
 from preprocessing.layouts.base import Layout
 from preprocessing.layouts.blocks import BlocksConfig
+from preprocessing.layouts.dialogues import DialoguesConfig
 from preprocessing.layouts.discourse_relation import DiscourseRelationConfig
 from preprocessing.layouts.doc_sentences import DocSentencesConfig
 from preprocessing.layouts.full_sentences import FullSentencesConfig
@@ -25,6 +26,7 @@ from preprocessing.layouts.xlnet import XLNetConfig
 __all__ = [
     "LABELLED",
     "BlocksConfig",
+    "DialoguesConfig",
     "DiscourseRelationConfig",
     "DocSentencesConfig",
     "FullSentencesConfig",
@@ -42,6 +44,7 @@ __all__ = [
 LayoutConfig = Annotated[
     PairsConfig
     | BlocksConfig
+    | DialoguesConfig
     | DiscourseRelationConfig
     | DocSentencesConfig
     | FullSentencesConfig
@@ -56,6 +59,7 @@ LayoutConfig = Annotated[
 
 LABELLED = {
     "next_sentence": "pairs",
+    "dialogue_response": "dialogues",
     "discourse_relation": "discourse_relation",
     "relevance": "relevance",
     "sentence_distance": "sentence_distance",

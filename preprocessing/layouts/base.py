@@ -29,6 +29,8 @@ from preprocessing.tokens import TokenStore
 from preprocessing.vocabulary import Vocabulary
 
 FrameName: TypeAlias = Literal["cls_sep", "sep_cls", "sep", "none"]
+PAIR = 2
+"""Segments of most sequences: one, and what follows it."""
 _INDEX_BITS = 20
 
 
@@ -80,6 +82,7 @@ class Cut:
         frame: the special tokens around the pieces.
         closed: behind which pieces the frame's separator stands ``[pieces]``; None: all.
         backward: which sequences hold their pieces backward ``[sequences]``; None: none.
+        segments: segment ids ``[pieces]``; None: 0 in the first segment, 1 behind it.
         left_out: tokens that are in no sequence because they would not fill one.
     """
 
@@ -91,6 +94,7 @@ class Cut:
     frame: Frame
     closed: NDArray[np.bool_] | None = None
     backward: NDArray[np.bool_] | None = None
+    segments: NDArray[np.int64] | None = None
     left_out: int = 0
 
     @property
@@ -170,6 +174,10 @@ class Layout(abc.ABC):
     def reads_backward(self) -> bool:
         """Whether some of its sequences hold their pieces backward."""
         return False
+
+    def num_segments(self) -> int:
+        """Segment ids are below this; rows hold them where they are not 0 and 1 alone."""
+        return PAIR
 
     def bind(self, vocabulary: Vocabulary) -> Cutter:
         """What cuts: the layout itself, but where it looks for certain words in the tokens."""

@@ -34,6 +34,7 @@ CORRUPTIONS: Mapping[str, Mapping[str, Any]] = {
 }
 """Settings that schemes do not do without."""
 LAYOUTS: Mapping[str, Mapping[str, Any]] = {
+    "dialogues": {"speakers": ["Q:", "A:"]},
     "discourse_relation": {"markers": {"cause": ["because"], "contrast": ["but"]}},
 }
 FRAMES = {"xlnet": "sep_cls", "streams": "sep"}
@@ -60,6 +61,22 @@ def prose(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for text in make_text(60, sentences=9)
     ]
     write_documents(folder / "raw" / "a.txt", documents)
+    run_stages(
+        prepare(folder, {"any": {"length": 32, "layout": BLOCKS, "corruption": MASKED}}),
+        names=("ingest", "deduplicate", "tokenizer", "tokenize"),
+    )
+    return folder
+
+
+@pytest.fixture(scope="module")
+def talks(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A corpus of dialogues."""
+    folder = tmp_path_factory.mktemp("talks")
+    turns = iter(make_text(240, seed=4, sentences=1))
+    write_documents(
+        folder / "raw" / "a.txt",
+        ["\n".join(f"{speaker}: {next(turns)}" for speaker in "QAAQ") for _ in range(60)],
+    )
     run_stages(
         prepare(folder, {"any": {"length": 32, "layout": BLOCKS, "corruption": MASKED}}),
         names=("ingest", "deduplicate", "tokenizer", "tokenize"),
@@ -157,9 +174,12 @@ def check(folder: Path, *, layout: Mapping[str, Any], corruption: Mapping[str, A
         assert packed.num_rows[0] < 0.9 * unpacked.num_rows[0]
 
 
+CORPORA = {"dialogues": "talks", "relevance": "triples"}
+
+
 @pytest.mark.parametrize("kind", kinds_of(LayoutConfig))
 def test_every_layout(kind: str, request: pytest.FixtureRequest) -> None:
-    folder = request.getfixturevalue("triples" if kind == "relevance" else "prose")
+    folder = request.getfixturevalue(CORPORA.get(kind, "prose"))
     check(folder, layout={"kind": kind, **LAYOUTS.get(kind, {})}, corruption=MASKED)
 
 

@@ -20,7 +20,7 @@ from preprocessing.rows import RowSet
 from preprocessing.settings import Preparation, decode_preparation
 
 LENGTH = 48
-OF_ITS_OWN = {"relevance"}
+OF_ITS_OWN = {"dialogues", "relevance"}
 """Layouts whose documents are no prose; their arrays are compared elsewhere."""
 KINDS = [
     kind

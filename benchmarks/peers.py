@@ -1,7 +1,7 @@
-"""The other side of ``training.py``: transformers' ``BertForMaskedLM``, fed by ways of ``run_mlm``.
+"""The other side of ``training.py`` and ``families.py``: models of transformers in training.
 
-Texts are tokenized line by line, ``[CLS]`` and ``[SEP]`` around each; 15% of the tokens are masked
-by ``DataCollatorForLanguageModeling``.
+:class:`Corpus` feeds them in the ways of ``run_mlm``: texts are tokenized line by line, ``[CLS]``
+and ``[SEP]`` around each; 15% of the tokens are masked by ``DataCollatorForLanguageModeling``.
 """
 
 from __future__ import annotations
@@ -54,12 +54,18 @@ class Corpus:
 
 
 class Peer:
-    """Their model in training, and fused AdamW."""
+    """One of their models in training, and fused AdamW."""
 
-    def __init__(self, config: transformers.BertConfig, device: torch.device, rate: float) -> None:
+    def __init__(
+        self,
+        kind: type[transformers.PreTrainedModel],
+        config: transformers.PretrainedConfig,
+        device: torch.device,
+        rate: float,
+    ) -> None:
         config._attn_implementation = "sdpa"
         self._device = device
-        self._model = transformers.BertForMaskedLM(config).to(device).train()
+        self._model = kind(config).to(device).train()
         self._optimizer = torch.optim.AdamW(self._model.parameters(), lr=rate, fused=True)
 
     def stepping(self, batches: Iterable[dict[str, Tensor]]) -> Callable[[], int]:

@@ -162,7 +162,7 @@ def import_folder(folder: Path, output: Path) -> Result:
     save_weights(writing / WEIGHTS_FILE, {name: weights[name] for name in names})
     text = yaml.safe_dump({"model": to_plain(model)}, sort_keys=False)
     (writing / CONFIG_FILE).write_text(text, encoding="utf-8")
-    for name in ("tokenizer.json", "vocab.txt"):
+    for name in ("tokenizer.json", "tokenizer.model", "vocab.txt"):
         if (folder / name).exists():
             shutil.copyfile(folder / name, writing / TOKENIZER / name)
     rename(writing, output)

@@ -30,9 +30,9 @@ from pipeline.batch import Batch
 from pipeline.nn.attending import PathName
 from pipeline.nn.attention import ScaledDotProduct, SelfAttention
 from pipeline.nn.blocks import PostNormBlock, Stack
-from pipeline.nn.embeddings import Embeddings
+from pipeline.nn.embeddings import Embeddings, FactorizedEmbeddings
 from pipeline.nn.feed_forward import FeedForward
-from pipeline.nn.heads import SequenceHead, TiedDecoder, TokenHead
+from pipeline.nn.heads import SequenceHead, SpanBoundaryHead, TiedDecoder, TokenHead
 from pipeline.nn.model import PretrainingModel
 from pipeline.nn.products import Linear
 
@@ -256,13 +256,13 @@ def _in_blocks(sequence_ids: Tensor, kinds: int) -> Tensor:
 
 
 def _of_model(model: PretrainingModel) -> Cost:
-    """Stacks compute all tokens, and heads the targets of their name."""
+    """Embeddings and stacks compute all tokens, and heads the targets of their name."""
     found = Cost()
     for name, child in model.named_children():
         if isinstance(child, nn.ModuleDict) and set(child) <= set(model.outputs):
             heads = (cost(head, targets(output)) for output, head in child.items())
             found = sum(heads, found)
-        elif isinstance(child, Stack) or type(child) in _WITHOUT_COST:
+        elif isinstance(child, Embeddings | Stack) or type(child) in _WITHOUT_COST:
             found += cost(child, TOKENS)
         else:
             raise ValueError(
@@ -304,10 +304,12 @@ _KNOWN: dict[type[nn.Module], Callable[[Any, Site], Cost]] = {
         site, getattr(decoder.weight, "ds_numel", decoder.weight.numel())
     ),
     SelfAttention: _of_attention,
+    FactorizedEmbeddings: lambda module, site: cost(module.projection, site),
     FeedForward: lambda module, site: total((module.up, module.down), site),
     PostNormBlock: lambda block, site: total((block.attention, block.feed_forward), site),
     Stack: _of_stack,
     TokenHead: lambda head, site: total((head.dense, head.decoder), site),
     SequenceHead: lambda head, site: total((head.pooler, head.classifier), site),
+    SpanBoundaryHead: lambda head, site: total((head.dense_1, head.dense_2, head.decoder), site),
 }
 """By exact type: what overrides a method may compute something else."""

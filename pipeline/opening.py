@@ -19,7 +19,7 @@ import numpy as np
 from configs.schema import ConfigError, digest
 from pipeline.data import DIGEST_OF_ROWS, Data, MixedSource, RowSource, Source, TaskSource
 from pipeline.phases import PhaseConfig, TaskOrder, stretches
-from pipeline.settings import Run
+from pipeline.settings import Run, misfits_of_padding
 from preprocessing.arrangement import Arrays, Shape
 from preprocessing.block_cache import BlockCache
 from preprocessing.draws import purpose_key
@@ -50,6 +50,9 @@ def open_data(run: Run) -> Data:
                 f"{vocabulary.size} pieces of {vocabulary.directory}"
             ]
         )
+    misfits = misfits_of_padding(run.model, vocabulary.pad_id)
+    if misfits:
+        raise ConfigError([f"{vocabulary.directory}: {problem}" for problem in misfits])
     phases: list[Source] = []
     digests, manifests = {}, {}
     for index, phase in enumerate(run.phases):

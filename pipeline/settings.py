@@ -14,7 +14,7 @@ from configs.schema import (
     resume_classes,
     to_plain,
 )
-from pipeline.models import ModelConfig
+from pipeline.models import ModelConfig, required_pad_id
 from pipeline.objectives import ObjectiveConfig
 from pipeline.optim import AdafactorConfig, OptimizerConfig
 from pipeline.optim.schedules import ScheduleConfig
@@ -29,6 +29,8 @@ from pipeline.sections import (
 )
 from preprocessing.layouts import LABELLED
 from preprocessing.settings import PREPARATION_SECTIONS, Preparation, prepare
+from preprocessing.tokenizers import ExistingTokenizerConfig
+from preprocessing.tokenizers.specials import roles_of
 
 
 @dataclass(frozen=True)
@@ -133,6 +135,10 @@ def _misfits(run: Run) -> list[str]:
         for index, phase in enumerate(run.phases)
         for problem in _misfits_of_phase(run, phase, f"phases.{index}")
     ]
+    tokenizer = run.preparation.tokenizer
+    if not isinstance(tokenizer, ExistingTokenizerConfig):
+        pad = tokenizer.special_tokens.index(roles_of(tokenizer.special_tokens)["pad"])
+        problems += misfits_of_padding(run.model, pad)
     if run.train.engine == "deepspeed":
         problems += _memory_misfits(run)
     stage = run.deepspeed.zero_stage
@@ -200,6 +206,18 @@ def _misfits_of_phase(run: Run, phase: PhaseConfig, where: str) -> Iterator[str]
                 f"{where}: '{', '.join(without)}' has no labels for the model's {asked} head; use "
                 f"layout '{LABELLED[asked]}', or set the model up without that head"
             )
+
+
+def misfits_of_padding(model: ModelConfig, pad: int) -> list[str]:
+    """What speaks against a vocabulary that pads with this id."""
+    needed = required_pad_id(model)
+    if needed is None or pad == needed:
+        return []
+    return [
+        f"tokenizer: pads with id {pad}, and positions of {model.family} count from the padding's "
+        f"id {needed}; train a vocabulary with special_tokens: "
+        '["<s>", "<pad>", "</s>", "<unk>", "<mask>"], or adopt one like it'
+    ]
 
 
 def _memory_misfits(run: Run) -> list[str]:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from pipeline.evaluation.language_modeling import ObjectiveResult, read_evaluation
 from pipeline.settings import Run
 from pipeline.training.checkpoints.checkpoint import Origin, read_origin
 from preprocessing.storage import MANIFEST, InputError, Manifest
 
-EVALUATION_FILE = "evaluation.json"
+RECIPE = ("tokenizer", "examples", "objectives", "optimizer", "schedule")
+"""Sections of the configuration that the card repeats, defaults spelled out."""
 
 
 def model_card(run: Run, checkpoint: Path) -> str:
@@ -20,7 +21,10 @@ def model_card(run: Run, checkpoint: Path) -> str:
     header = yaml.safe_dump(
         {"library_name": "transformers", "tags": [run.model.family, "lexmill"]}, sort_keys=False
     )
-    shape = yaml.safe_dump(run.plain()["model"], sort_keys=False).strip()
+    plain = run.plain()
+    origin = read_origin(checkpoint)
+    shape = _yaml(plain["model"])
+    recipe = _yaml({name: plain[name] for name in RECIPE})
     phases = "\n".join(
         f"| {index} | {', '.join(phase.sets)} | {phase.steps} | {phase.batch_rows} "
         f"| {phase.peak_rate:g} |"
@@ -31,7 +35,7 @@ def model_card(run: Run, checkpoint: Path) -> str:
 
 # {run.model.family.upper()} pretrained with lexmill
 
-{_origin(run, read_origin(checkpoint))}
+{_origin(run, origin)}
 
 ## Model
 
@@ -49,11 +53,15 @@ def model_card(run: Run, checkpoint: Path) -> str:
 |---|---|---|---|---|
 {phases}
 
-Optimizer: `{run.optimizer.kind}`; precision: {run.train.precision}.
+Precision: {run.train.precision}. What the examples are, what is learned from them, and how:
+
+```yaml
+{recipe}
+```
 
 ## Figures
 
-{_figures(run)}
+{_figures(run, origin)}
 """
 
 
@@ -78,9 +86,38 @@ def _data(run: Run) -> str:
     return "\n".join(lines)
 
 
-def _figures(run: Run) -> str:
-    path = run.output.directory / EVALUATION_FILE
-    if not path.exists():
+def _figures(run: Run, origin: Origin) -> str:
+    """Every objective on every held-out set, and for masked tokens what the loss compares with."""
+    evaluation = read_evaluation(run.output.directory)
+    if evaluation is None or evaluation.weights != origin.weights:
         return "Not yet measured."
-    measured: Any = json.loads(path.read_text(encoding="utf-8"))
-    return f"```json\n{json.dumps(measured['sets'], indent=1, ensure_ascii=False)}\n```"
+    lines = [
+        "On held-out text, in nats per target.",
+        "",
+        "| set | objective | targets | loss | right |",
+        "|---|---|---|---|---|",
+    ]
+    for own in evaluation.sets:
+        masked = ObjectiveResult(own.targets, own.loss, own.accuracy)
+        lines += [
+            f"| {own.name} | {name} | {result.targets:,} | {result.loss:.4f} "
+            f"| {result.accuracy:.2%} |"
+            for name, result in {"masked_lm": masked, **own.others}.items()
+        ]
+    lines += [
+        "",
+        "What the loss on masked tokens compares with: guesses by frequency alone, and the model "
+        "with its context shuffled.",
+        "",
+        "| set | perplexity | unigram | shuffled context |",
+        "|---|---|---|---|",
+        *(
+            f"| {own.name} | {own.perplexity:.2f} | {own.unigram:.4f} | {own.shuffled:.4f} |"
+            for own in evaluation.sets
+        ),
+    ]
+    return "\n".join(lines)
+
+
+def _yaml(plain: Any) -> str:
+    return yaml.safe_dump(plain, sort_keys=False, allow_unicode=True).strip()

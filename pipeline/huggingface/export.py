@@ -2,7 +2,8 @@
 
 The folder is built beside its place, loaded with transformers, and compared: no tensor missing,
 unexpected or mismatched; the tokenizer's ids equal; the logits equal. Only then it is renamed, so
-what stands at the target has always passed.
+what stands at the target has always passed. What the class of transformers has no place for goes
+into ``lexmill.safetensors``, which our import reads and transformers does not.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Any
 from torch import nn
 
 from pipeline.huggingface import form_of
+from pipeline.huggingface.names import OUR_FILE
 from pipeline.huggingface.proof import ExportError, compare_logits, compare_tokenizers, quiet
 from pipeline.huggingface.tokenizer import read_tokenizer, write_tokenizer
 from pipeline.models import ModelConfig
@@ -49,7 +51,8 @@ def export_model(
     An earlier export at that place is replaced.
 
     Args:
-        tokenizer_directory: holds ``tokenizer.json`` and perhaps ``vocab.txt``.
+        tokenizer_directory: holds ``tokenizer.json`` or ``tokenizer.model``, and perhaps
+            ``vocab.txt``.
         card: the text of ``README.md``.
 
     Raises:
@@ -60,21 +63,26 @@ def export_model(
     if directory.exists() and not _replaceable(directory):
         raise ValueError(f"{directory}: holds something else than an export; name a new folder")
     info = read_tokenizer(tokenizer_directory)
+    segments = config.num_segments > 1
     form = form_of(config)
     fields = form.config_to_huggingface(config, info)
-    tensors = form.name_table(config).to_huggingface(model.state_dict())
+    table, state = form.name_table(config), model.state_dict()
+    tensors = table.to_huggingface(state)
+    own = table.beside.to_huggingface({name: state[name] for name in table.ours_alone})
 
     directory.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{directory.name}.", dir=directory.parent) as beside:
         made = Path(beside, "made")
         made.mkdir()
         save_weights(made / "model.safetensors", tensors)
+        if own:
+            save_weights(made / OUR_FILE, own)
         _write_json(made / "config.json", fields)
-        write_tokenizer(tokenizer_directory, made, info, config.max_positions)
+        write_tokenizer(tokenizer_directory, made, info, config.max_positions, segments=segments)
         (made / "README.md").write_text(card, encoding="utf-8")
         with quiet():
-            compare_tokenizers(tokenizer_directory, made)
-            difference = compare_logits(config, model.state_dict(), made, form.answers(config))
+            compare_tokenizers(tokenizer_directory, made, segments=segments)
+            difference = compare_logits(config, state, made, form.answers(config))
         if directory.exists():
             directory.rename(Path(beside, "replaced"))
         made.rename(directory)

@@ -9,6 +9,9 @@ from typing import Any, Protocol, TypeVar
 from pipeline.huggingface.names import NameTable
 from pipeline.huggingface.tokenizer import TokenizerInfo
 
+FAMILY = "lexmill_family"
+"""The field of ``config.json`` that names a family whose class is another family's, too."""
+
 Config_contra = TypeVar("Config_contra", contravariant=True)
 
 

@@ -10,19 +10,22 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from pipeline.huggingface import config_from_huggingface, form_of
+from pipeline.huggingface.form import FAMILY
+from pipeline.huggingface.names import OUR_FILE
 from pipeline.models import ModelConfig, build_model
 
 GAMMA_AND_BETA = {".LayerNorm.gamma": ".LayerNorm.weight", ".LayerNorm.beta": ".LayerNorm.bias"}
 """What checkpoints converted from TensorFlow call the parameters of a norm."""
 
-BUFFERS = frozenset({"bert.embeddings.position_ids"})
+BUFFERS = frozenset({"albert.embeddings.position_ids", "bert.embeddings.position_ids"})
 """Constants that older versions of transformers stored among the weights."""
 
 
 def import_model(directory: Path) -> tuple[ModelConfig, dict[str, Tensor]]:
     """The configuration and the ``state_dict`` (fp32) of an exported or published folder.
 
-    Reads ``config.json`` and ``model.safetensors``; pickled weights are never opened.
+    Reads ``config.json`` and ``model.safetensors``, and ``lexmill.safetensors`` where an export of
+    ours has one; pickled weights are never opened.
 
     Raises:
         ValueError: a file is missing, or the architecture or a setting is not supported.
@@ -42,10 +45,19 @@ def import_model(directory: Path) -> tuple[ModelConfig, dict[str, Tensor]]:
         for name, tensor in load_file(directory / "model.safetensors").items()
         if name not in BUFFERS
     }
-    config = config_from_huggingface(fields, tensors)
+    own = load_file(directory / OUR_FILE) if (directory / OUR_FILE).is_file() else {}
+    config = config_from_huggingface(fields, {**tensors, **own})
     with torch.device("meta"):
         shapes = {name: tensor.shape for name, tensor in build_model(config).state_dict().items()}
-    return config, form_of(config).name_table(config).from_huggingface(tensors, shapes)
+    table = form_of(config).name_table(config)
+    if table.ours_alone and not own:
+        raise ValueError(
+            f"there is no {OUR_FILE} here, with the heads of a {config.family} that transformers "
+            f"does not know; put it there, or take {FAMILY} out of config.json and read what "
+            "there is"
+        )
+    state = table.from_huggingface(tensors, shapes)
+    return config, state | table.beside.from_huggingface(own, shapes)
 
 
 def _modern(name: str) -> str:

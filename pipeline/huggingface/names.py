@@ -32,6 +32,8 @@ ENCODER = {
     "blocks.*.feed_forward_norm": "encoder.layer.*.output.LayerNorm",
 }
 """The layers of BERT's body and of its like, below their model's name."""
+OUR_FILE = "lexmill.safetensors"
+"""What of an exported model transformers has no place for."""
 TABLES = ("embeddings.word", "embeddings.position", "embeddings.segment")
 """Layers without bias."""
 
@@ -51,17 +53,24 @@ class NameTable:
     """How the tensors of a family are called.
 
     Attributes:
-        names: our name -> theirs, every parameter once.
+        names: our name -> theirs, every parameter once that they have.
         our_ties: second names that our ``state_dict`` has for a tensor -> its first.
         their_copies: second names that their file holds too -> the first. Written, and required
             to agree where present.
         their_ties: as ``their_copies``, but not written: their loader ties them by itself.
+        ours_alone: names of ours that their class has no place for; see :attr:`beside`.
     """
 
     names: Mapping[str, str]
     our_ties: Mapping[str, str]
     their_copies: Mapping[str, str]
     their_ties: Mapping[str, str]
+    ours_alone: Set[str] = frozenset()
+
+    @property
+    def beside(self) -> NameTable:
+        """The table of a file of our own, which holds what their class has no place for."""
+        return NameTable({name: name for name in sorted(self.ours_alone)}, {}, {}, {})
 
     def to_huggingface(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Our ``state_dict`` under their names: contiguous fp32 copies in CPU memory.
@@ -69,7 +78,7 @@ class NameTable:
         Raises:
             TensorError: the table and the state do not name the same tensors.
         """
-        expected = self.names.keys() | self.our_ties.keys()
+        expected = self.names.keys() | self.our_ties.keys() | self.ours_alone
         problems = _differences(state.keys(), expected)
         if problems:
             raise TensorError(problems)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -11,19 +12,22 @@ from typing import Any
 
 import torch
 from jaxtyping import Float, Int
-from tokenizers import Tokenizer
 from torch import Tensor
 
 from pipeline.batch import Batch, Targets
 from pipeline.huggingface.form import Answer
+from pipeline.huggingface.tokenizer import framed_tokenizer
 from pipeline.models import ModelConfig, build_model
 from pipeline.nn.scores import logits
+from preprocessing.tokenizers.models import SentencePieceModel
+from preprocessing.vocabulary import Vocabulary
 
 TOLERANCE = 1e-5
 """The largest difference of an fp32 logit that passes."""
 
 TEXTS = (
     "The quick brown fox jumps over the lazy dog.",
+    "  runs  of   spaces,\nlines \t and a last one ",
     "Ünïcode façades, ＦＵＬＬ width, 東京 and emoji 🙂; hy-phens, 3.14 and\tTABS!",
     "[CLS] special [MASK] tokens [SEP] as text",
 )
@@ -49,25 +53,54 @@ def quiet() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def compare_tokenizers(ours: Path, folder: Path) -> None:
-    """Require equal ids for probe texts, alone and as pairs.
+def compare_tokenizers(ours: Path, folder: Path, *, segments: bool) -> None:
+    """Require equal ids for probe texts, alone and as pairs, with the special tokens around them.
+
+    Args:
+        segments: whether the folder says of each token which segment it belongs to.
 
     Raises:
         ExportError: with the text and both lists of ids.
     """
     from transformers import AutoTokenizer
 
-    tokenizer = Tokenizer.from_file(str(ours / "tokenizer.json"))
     theirs = AutoTokenizer.from_pretrained(folder)
-    for text in TEXTS:
-        for pair in (None, TEXTS[0]):
-            expected = tokenizer.encode(text, pair)
-            given = theirs(text, pair)
-            if given["input_ids"] != expected.ids or given["token_type_ids"] != expected.type_ids:
-                raise ExportError(
-                    f"the tokenizer gives other ids for {text!r} (pair: {pair!r}): "
-                    f"{given['input_ids']}, ours {expected.ids}"
-                )
+    vocabulary = Vocabulary.load(ours)
+    # In a text a special token's name is text. Their reading of a .model takes it for a piece.
+    texts = TEXTS[:-1] if isinstance(vocabulary.model, SentencePieceModel) else TEXTS
+    for text, pair in itertools.product(texts, (None, TEXTS[0])):
+        given = theirs(text, pair, split_special_tokens=True)
+        ids, numbers = _framed(vocabulary, text, pair)
+        _require_equal("ids", text, pair, given["input_ids"], ids)
+        if segments != ("token_type_ids" in given):
+            raise ExportError(
+                f"the tokenizer {'does not say' if segments else 'says'} which segment a token "
+                f"belongs to, and the model has {'several' if segments else 'only one'}"
+            )
+        if segments:
+            _require_equal("segments", text, pair, given["token_type_ids"], numbers)
+
+
+def _framed(vocabulary: Vocabulary, text: str, pair: str | None) -> tuple[list[int], list[int]]:
+    """Our ids and segments, with special tokens around them."""
+    if framed_tokenizer(vocabulary.directory) is None:
+        encoding = vocabulary.tokenizer.encode(text, pair)
+        return encoding.ids, encoding.type_ids
+    ids, numbers = [vocabulary.start_id], [0]
+    for number, own in enumerate(vocabulary.encode([text] if pair is None else [text, pair])):
+        ids += [*own, vocabulary.separator_id]
+        numbers += [number] * (len(own) + 1)
+    return ids, numbers
+
+
+def _require_equal(
+    what: str, text: str, pair: str | None, given: list[int], expected: list[int]
+) -> None:
+    if given != expected:
+        raise ExportError(
+            f"the tokenizer gives other {what} for {text!r} (pair: {pair!r}): "
+            f"{given}, ours {expected}"
+        )
 
 
 @dataclass(frozen=True)

@@ -9,20 +9,40 @@ from typing import Annotated, TypeAlias, assert_never
 
 from pydantic import Field
 
+from pipeline.models.albert import Albert, AlbertConfig
 from pipeline.models.bert import Bert, BertConfig
-from pipeline.models.roberta import Roberta, RobertaConfig
+from pipeline.models.ernie import Ernie, ErnieConfig
+from pipeline.models.macbert import MacBert, MacBertConfig
+from pipeline.models.roberta import FIRST_POSITION, Roberta, RobertaConfig
+from pipeline.models.spanbert import SpanBert, SpanBertConfig
 from pipeline.nn.model import PretrainingModel
 
-ModelConfig: TypeAlias = Annotated[BertConfig | RobertaConfig, Field(discriminator="family")]
+ModelConfig: TypeAlias = Annotated[
+    AlbertConfig | BertConfig | ErnieConfig | MacBertConfig | RobertaConfig | SpanBertConfig,
+    Field(discriminator="family"),
+]
 """The ``model`` section of a recipe."""
 
 
 def build_model(config: ModelConfig) -> PretrainingModel:
     """A model with new weights, drawn from torch's global generator."""
     match config:
+        case AlbertConfig():
+            return Albert(config)
         case BertConfig():
             return Bert(config)
+        case ErnieConfig():
+            return Ernie(config)
+        case MacBertConfig():
+            return MacBert(config)
         case RobertaConfig():
             return Roberta(config)
+        case SpanBertConfig():
+            return SpanBert(config)
         case _:
             assert_never(config)
+
+
+def required_pad_id(config: ModelConfig) -> int | None:
+    """The id that padding must have, for positions that count from the next one; None: any."""
+    return FIRST_POSITION - 1 if isinstance(config, RobertaConfig) else None

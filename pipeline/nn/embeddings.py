@@ -5,6 +5,8 @@ from __future__ import annotations
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from pipeline.nn.products import Linear
+
 
 class Embeddings(nn.Module):
     """The sum of word, learned position and segment vectors, normed, with dropout.
@@ -49,3 +51,47 @@ class Embeddings(nn.Module):
         )
         embedded: Tensor = self.dropout(self.norm(summed))
         return embedded
+
+
+class FactorizedEmbeddings(Embeddings):
+    """Tables of a width of their own, normed at that width, and a projection to the model's.
+
+    Args:
+        embedding_size: of the tables.
+        hidden_size: of what comes out.
+
+    Source: Lan et al. 2019 (ALBERT), https://arxiv.org/abs/1909.11942, section 3.1.
+    """
+
+    def __init__(
+        self,
+        *,
+        vocab_size: int,
+        embedding_size: int,
+        hidden_size: int,
+        max_positions: int,
+        num_segments: int,
+        layer_norm_eps: float,
+        dropout: float,
+    ) -> None:
+        super().__init__(
+            vocab_size=vocab_size,
+            hidden_size=embedding_size,
+            max_positions=max_positions,
+            num_segments=num_segments,
+            layer_norm_eps=layer_norm_eps,
+            dropout=dropout,
+        )
+        self.projection = Linear(embedding_size, hidden_size)
+
+    def forward(
+        self,
+        ids: Int[Tensor, "rows length"],
+        positions: Int[Tensor, "rows length"],
+        segment_ids: Int[Tensor, "rows length"],
+    ) -> Float[Tensor, "rows length hidden"]:
+        """The embedded rows; each id must lie within its table."""
+        embedded = super().forward(ids, positions, segment_ids)
+        # Where autocast would narrow it: what enters the first block is as what enters the others.
+        projected: Tensor = self.projection(embedded).to(embedded.dtype)
+        return projected

@@ -77,6 +77,61 @@ class TokenHead(nn.Module):
         return VocabularyScores(self.decoder, transformed)
 
 
+class SpanBoundaryHead(nn.Module):
+    """A token within a span, of its index there and of the two tokens that stand around the span.
+
+        known = [hidden before the span, hidden behind it, embedding of the index]
+        norm_2(activation(dense_2(norm_1(activation(dense_1(known))))))
+
+    The decoder is tied to ``words``.
+
+    Args:
+        max_index: indices are below this.
+        index_size: width of their embeddings.
+
+    Source: Joshi et al. 2019 (SpanBERT), https://arxiv.org/abs/1907.10529, section 3.2.
+    """
+
+    def __init__(
+        self,
+        words: nn.Embedding,
+        *,
+        hidden_size: int,
+        max_index: int,
+        index_size: int,
+        activation: Activation,
+        layer_norm_eps: float,
+    ) -> None:
+        super().__init__()
+        width = words.embedding_dim
+        self.index = nn.Embedding(max_index, index_size)
+        self.dense_1 = Linear(2 * hidden_size + index_size, hidden_size)
+        self.norm_1 = nn.LayerNorm(hidden_size, eps=layer_norm_eps)
+        self.dense_2 = Linear(hidden_size, width)
+        self.norm_2 = nn.LayerNorm(width, eps=layer_norm_eps)
+        self.activation = activation
+        self.decoder = TiedDecoder(words)
+
+    def forward(
+        self,
+        hidden: Float[Tensor, "rows length hidden"],
+        left: Int[Tensor, " targets"],
+        right: Int[Tensor, " targets"],
+        indices: Int[Tensor, " targets"],
+    ) -> VocabularyScores:
+        """The scores over the vocabulary.
+
+        Args:
+            left, right: flattened positions of the tokens before and behind the span.
+            indices: of the tokens in their span, 0 for the first.
+        """
+        embedded = self.index(indices).to(hidden.dtype)
+        known = torch.cat([pick(hidden, left), pick(hidden, right), embedded], dim=-1)
+        once = self.norm_1(self.activation(self.dense_1(known)))
+        twice = self.norm_2(self.activation(self.dense_2(once)))
+        return VocabularyScores(self.decoder, twice)
+
+
 class SequenceHead(nn.Module):
     """A class for the sequence whose first token stands at each place: tanh pooler, classifier."""
 

@@ -15,11 +15,13 @@ from pipeline.objectives.base import Loss, Objective
 from pipeline.objectives.classification import Classification, ClassificationConfig
 from pipeline.objectives.masked_lm import MaskedLM, MaskedLMConfig
 from pipeline.objectives.next_sentence import NextSentence, NextSentenceConfig
+from pipeline.objectives.span_boundary import SpanBoundary, SpanBoundaryConfig
 
 __all__ = ["Loss", "Objective", "ObjectiveConfig", "build_objective", "build_objectives"]
 
 ObjectiveConfig: TypeAlias = Annotated[
-    ClassificationConfig | MaskedLMConfig | NextSentenceConfig, Field(discriminator="kind")
+    ClassificationConfig | MaskedLMConfig | NextSentenceConfig | SpanBoundaryConfig,
+    Field(discriminator="kind"),
 ]
 """An item of the ``objectives`` section of a recipe, which decodes as a tuple of them."""
 
@@ -33,6 +35,8 @@ def build_objective(config: ObjectiveConfig) -> Objective:
             return MaskedLM(config)
         case NextSentenceConfig():
             return NextSentence(config)
+        case SpanBoundaryConfig():
+            return SpanBoundary(config)
         case _:
             assert_never(config)
 

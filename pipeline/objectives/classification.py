@@ -24,6 +24,7 @@ Question: TypeAlias = Literal[
     "sentence_distance",  # of a sequence, 3
     "discourse_relation",  # of a sequence, as many as there are relations
     "relevance",  # of a sequence, 3
+    "dialogue_response",  # of a sequence, 2 (ERNIE 1.0)
 ]
 """The names of targets and logits."""
 

@@ -11,6 +11,7 @@ from pipeline.objectives import ObjectiveConfig, build_objectives
 from pipeline.objectives.classification import ClassificationConfig, Question
 from preprocessing.corruption import LabelledConfig
 from preprocessing.layouts import (
+    DialoguesConfig,
     DiscourseRelationConfig,
     RelevanceConfig,
     SentenceDistanceConfig,
@@ -42,6 +43,7 @@ def test_each_question_reads_its_own_logits_and_targets() -> None:
 
 def test_every_label_of_the_examples_has_its_question() -> None:
     layouts = (
+        DialoguesConfig(kind="dialogues", speakers=("Q:", "A:")),
         DiscourseRelationConfig(kind="discourse_relation"),
         RelevanceConfig(kind="relevance"),
         SentenceDistanceConfig(kind="sentence_distance"),

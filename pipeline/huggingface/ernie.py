@@ -1,0 +1,116 @@
+"""ERNIE 1.0 in transformers: ``ErnieForPreTraining``; without next sentence ``ErnieForMaskedLM``.
+
+The head for dialogues has no place there and stands in a file of ours; their roles are token types
+2 and 3.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from pipeline.huggingface.form import Answer, check_fields, check_size
+from pipeline.huggingface.names import ENCODER, NameTable, expand
+from pipeline.huggingface.tokenizer import TokenizerInfo
+from pipeline.models.ernie import ErnieConfig
+
+ARCHITECTURES = ("ErnieForPreTraining", "ErnieForMaskedLM")
+
+HEADS = {
+    "heads.masked_lm.dense": "cls.predictions.transform.dense",
+    "heads.masked_lm.norm": "cls.predictions.transform.LayerNorm",
+}
+NEXT_SENTENCE = {
+    "heads.next_sentence.pooler": "ernie.pooler.dense",
+    "heads.next_sentence.classifier": "cls.seq_relationship",
+}
+DIALOGUES = {
+    "heads.dialogue_response.pooler": "",
+    "heads.dialogue_response.classifier": "",
+}
+"""Ours alone."""
+
+FIELDS = {
+    "vocab_size": "vocab_size",
+    "hidden_size": "hidden_size",
+    "num_layers": "num_hidden_layers",
+    "num_heads": "num_attention_heads",
+    "intermediate_size": "intermediate_size",
+    "max_positions": "max_position_embeddings",
+    "num_segments": "type_vocab_size",
+    "activation": "hidden_act",
+    "dropout": "hidden_dropout_prob",
+    "attention_dropout": "attention_probs_dropout_prob",
+    "layer_norm_eps": "layer_norm_eps",
+    "initializer_std": "initializer_range",
+}
+"""Our fields of the configuration and theirs."""
+
+REQUIRED = {
+    "use_task_id": False,
+    "is_decoder": False,
+    "add_cross_attention": False,
+    "tie_word_embeddings": True,
+}
+"""Settings of theirs that have a single value here, which is also their default."""
+
+
+def config_to_huggingface(config: ErnieConfig, tokenizer: TokenizerInfo) -> dict[str, Any]:
+    """The contents of ``config.json``.
+
+    Raises:
+        ValueError: the tokenizer has more tokens than the model has embeddings.
+    """
+    check_size(tokenizer, config.vocab_size)
+    return {
+        "architectures": [ARCHITECTURES[0] if config.next_sentence else ARCHITECTURES[1]],
+        "model_type": "ernie",
+        "dtype": "float32",
+        "pad_token_id": tokenizer.special_ids["pad_token"],
+        **{theirs: getattr(config, ours) for ours, theirs in FIELDS.items()},
+        **REQUIRED,
+    }
+
+
+def config_from_huggingface(fields: Mapping[str, Any], tensors: Iterable[str]) -> ErnieConfig:
+    """The configuration of a folder.
+
+    Raises:
+        ValueError: a setting that this family does not have, or a shape that is not said.
+    """
+    check_fields(fields, FIELDS.values(), REQUIRED)
+    names = set(tensors)
+    return ErnieConfig(
+        family="ernie",
+        next_sentence=fields["architectures"] == [ARCHITECTURES[0]]
+        or "cls.seq_relationship.weight" in names,
+        dialogue_response="heads.dialogue_response.classifier.weight" in names,
+        **{ours: fields[theirs] for ours, theirs in FIELDS.items()},
+    )
+
+
+def name_table(config: ErnieConfig) -> NameTable:
+    """The names of all tensors that theirs has, too."""
+    layers = {ours: f"ernie.{theirs}" for ours, theirs in ENCODER.items()} | HEADS
+    if config.next_sentence:
+        layers |= NEXT_SENTENCE
+    return NameTable(
+        names={
+            "heads.masked_lm.decoder.bias": "cls.predictions.bias",
+            **expand(layers, config.num_layers),
+        },
+        our_ties={"heads.masked_lm.decoder.weight": "embeddings.word.weight"},
+        their_copies={"cls.predictions.decoder.bias": "cls.predictions.bias"},
+        their_ties={"cls.predictions.decoder.weight": "ernie.embeddings.word_embeddings.weight"},
+        ours_alone=expand(DIALOGUES, 0).keys() if config.dialogue_response else frozenset(),
+    )
+
+
+def answers(config: ErnieConfig) -> dict[str, Answer]:
+    """Each output that their model has, and where its result has it."""
+    if config.next_sentence:
+        return {
+            "masked_lm": Answer("prediction_logits"),
+            "next_sentence": Answer("seq_relationship_logits", per_sequence=True),
+        }
+    return {"masked_lm": Answer("logits")}

@@ -1,0 +1,98 @@
+"""MacBERT in transformers: ``BertForMaskedLM``; pooler and classifier go into their own file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from pipeline.huggingface.form import FAMILY, Answer, check_fields, check_size
+from pipeline.huggingface.names import ENCODER, NameTable, expand
+from pipeline.huggingface.tokenizer import TokenizerInfo
+from pipeline.models.macbert import MacBertConfig
+
+ARCHITECTURES = ("BertForMaskedLM",)
+
+HEADS = {
+    "heads.masked_lm.dense": "cls.predictions.transform.dense",
+    "heads.masked_lm.norm": "cls.predictions.transform.LayerNorm",
+}
+OURS_ALONE = {
+    f"heads.sentence_order.{layer}.{kind}"
+    for layer in ("pooler", "classifier")
+    for kind in ("weight", "bias")
+}
+"""Pooler and classifier."""
+
+FIELDS = {
+    "vocab_size": "vocab_size",
+    "hidden_size": "hidden_size",
+    "num_layers": "num_hidden_layers",
+    "num_heads": "num_attention_heads",
+    "intermediate_size": "intermediate_size",
+    "max_positions": "max_position_embeddings",
+    "num_segments": "type_vocab_size",
+    "activation": "hidden_act",
+    "dropout": "hidden_dropout_prob",
+    "attention_dropout": "attention_probs_dropout_prob",
+    "layer_norm_eps": "layer_norm_eps",
+    "initializer_std": "initializer_range",
+}
+"""Our fields of the configuration and theirs."""
+
+REQUIRED = {
+    FAMILY: "macbert",
+    "position_embedding_type": "absolute",
+    "is_decoder": False,
+    "add_cross_attention": False,
+    "tie_word_embeddings": True,
+}
+"""Settings that have a single value here."""
+
+
+def config_to_huggingface(config: MacBertConfig, tokenizer: TokenizerInfo) -> dict[str, Any]:
+    """The contents of ``config.json``.
+
+    Raises:
+        ValueError: the tokenizer has more tokens than the model has embeddings.
+    """
+    check_size(tokenizer, config.vocab_size)
+    return {
+        "architectures": [ARCHITECTURES[0]],
+        "model_type": "bert",
+        "dtype": "float32",
+        "pad_token_id": tokenizer.special_ids["pad_token"],
+        **{theirs: getattr(config, ours) for ours, theirs in FIELDS.items()},
+        **REQUIRED,
+    }
+
+
+def config_from_huggingface(fields: Mapping[str, Any], tensors: Iterable[str]) -> MacBertConfig:
+    """The configuration of a folder.
+
+    Raises:
+        ValueError: a setting that this family does not have, or a shape that is not said.
+    """
+    check_fields(fields, FIELDS.values(), REQUIRED)
+    return MacBertConfig(
+        family="macbert", **{ours: fields[theirs] for ours, theirs in FIELDS.items()}
+    )
+
+
+def name_table(config: MacBertConfig) -> NameTable:
+    """The names of all tensors."""
+    layers = {ours: f"bert.{theirs}" for ours, theirs in ENCODER.items()} | HEADS
+    return NameTable(
+        names={
+            "heads.masked_lm.decoder.bias": "cls.predictions.bias",
+            **expand(layers, config.num_layers),
+        },
+        our_ties={"heads.masked_lm.decoder.weight": "embeddings.word.weight"},
+        their_copies={"cls.predictions.decoder.bias": "cls.predictions.bias"},
+        their_ties={"cls.predictions.decoder.weight": "bert.embeddings.word_embeddings.weight"},
+        ours_alone=OURS_ALONE,
+    )
+
+
+def answers(config: MacBertConfig) -> dict[str, Answer]:
+    """Each output that theirs has, too."""
+    return {"masked_lm": Answer("logits")}

@@ -1,0 +1,156 @@
+"""SpanBERT: BERT that fills in whole spans, also from nothing but the two tokens around them.
+
+Paper: Joshi et al. 2019, https://arxiv.org/abs/1907.10529.
+Reference: https://github.com/facebookresearch/SpanBERT (``pretraining/fairseq/models/pair_bert.py``
+and ``criterions/spanbert_loss.py``).
+
+Deliberate deviations:
+
+- The boundary objective is the mean over the boundary targets of a whole step. The reference takes
+  the mean on each GPU, and divides by the number of targets plus one, so as not to divide by zero.
+- Spans beyond ``max_span_index`` tokens are asked for their first ones, as there, but no scores are
+  computed for places that no token stands at.
+- Sequences may be packed: positions restart, and attention stays within each.
+
+A single segment is trained. The table has two rows, as the published models', so that pairs can be
+told apart in fine-tuning; the second one stays where it was drawn, but for weight decay.
+"""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from typing import Annotated, Literal
+
+from jaxtyping import Float
+from pydantic import Field, PositiveFloat, PositiveInt
+from torch import Tensor, nn
+
+from configs.schema import config
+from pipeline.batch import Batch
+from pipeline.nn.activations import activation
+from pipeline.nn.attending import Attending
+from pipeline.nn.embeddings import Embeddings
+from pipeline.nn.encoder import check_heads, check_heads_of, encoder
+from pipeline.nn.heads import SpanBoundaryHead, TokenHead
+from pipeline.nn.initialization import Whole, initialize
+from pipeline.nn.model import Outputs, PretrainingModel
+from pipeline.nn.scores import Scores
+
+
+@config
+class SpanBertConfig:
+    """The shape of a SpanBERT; the defaults are those of the published base model.
+
+    Attributes:
+        max_positions: the longest sequence.
+        activation: ``gelu`` (erf) or ``gelu_new`` (tanh), in blocks and heads.
+        dropout: of the embeddings and of each block's two parts.
+        attention_dropout: of the attention weights.
+        initializer_std: of the weights, before the cut at two deviations.
+        max_span_index: so many tokens of a span can be asked of its boundary; not less than that
+            of the corruption ``spans``.
+        span_index_size: width of the embedding of a token's index in its span.
+    """
+
+    family: Literal["spanbert"]
+    vocab_size: PositiveInt
+    hidden_size: PositiveInt = 768
+    num_layers: PositiveInt = 12
+    num_heads: PositiveInt = 12
+    intermediate_size: PositiveInt = 3072
+    max_positions: PositiveInt = 512
+    num_segments: Annotated[int, Field(ge=2)] = 2
+    activation: Literal["gelu", "gelu_new"] = "gelu"
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    attention_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    layer_norm_eps: PositiveFloat = 1e-12
+    initializer_std: PositiveFloat = 0.02
+    max_span_index: PositiveInt = 15
+    span_index_size: PositiveInt = 200
+
+    def __post_init__(self) -> None:
+        check_heads(self.hidden_size, self.num_heads)
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """What the model predicts."""
+        return ("masked_lm", "span_boundary")
+
+
+class SpanBert(PretrainingModel):
+    """The encoder with its pretraining heads.
+
+    Outputs: ``masked_lm`` ``[targets, vocab]``; ``span_boundary`` ``[targets, vocab]`` for tokens
+    of spans, from targets at the token before the span, with the place of the token behind it
+    (``right_place``) and the token's ``index`` in the span.
+    """
+
+    def __init__(self, config: SpanBertConfig) -> None:
+        super().__init__()
+        self.outputs = config.outputs
+        self.attending = Attending(config.attention_dropout, config.hidden_size // config.num_heads)
+        self.embeddings = Embeddings(
+            vocab_size=config.vocab_size,
+            hidden_size=config.hidden_size,
+            max_positions=config.max_positions,
+            num_segments=config.num_segments,
+            layer_norm_eps=config.layer_norm_eps,
+            dropout=config.dropout,
+        )
+        self.blocks = encoder(
+            num_layers=config.num_layers,
+            hidden_size=config.hidden_size,
+            num_heads=config.num_heads,
+            intermediate_size=config.intermediate_size,
+            activation_name=config.activation,
+            layer_norm_eps=config.layer_norm_eps,
+            dropout=config.dropout,
+            attention_dropout=config.attention_dropout,
+        )
+        self.heads = nn.ModuleDict(
+            {
+                "masked_lm": TokenHead(
+                    self.embeddings.word,
+                    hidden_size=config.hidden_size,
+                    activation=activation(config.activation),
+                    layer_norm_eps=config.layer_norm_eps,
+                ),
+                "span_boundary": SpanBoundaryHead(
+                    self.embeddings.word,
+                    hidden_size=config.hidden_size,
+                    max_index=config.max_span_index,
+                    index_size=config.span_index_size,
+                    activation=activation(config.activation),
+                    layer_norm_eps=config.layer_norm_eps,
+                ),
+            }
+        )
+        self._initializer_std = config.initializer_std
+        self.initialize()
+
+    def initialize(self, whole: Whole = nullcontext) -> None:
+        """Draw all weights anew; see :func:`pipeline.nn.initialization.initialize`."""
+        initialize(self, self._initializer_std, whole=whole)
+
+    def encode(self, batch: Batch) -> Float[Tensor, "rows length hidden"]:
+        """The last hidden states of all positions; those of padding mean nothing."""
+        embedded = self.embeddings(batch.ids, batch.positions, batch.segment_ids)
+        hidden: Tensor = self.blocks(embedded, self.attending.within(batch, like=embedded))
+        return hidden
+
+    def forward(self, batch: Batch) -> Outputs:
+        """Scores for the targets of the batch.
+
+        Raises:
+            ValueError: the batch has targets that this model has no head for.
+        """
+        check_heads_of(self.outputs, list(batch.targets))
+        hidden = self.encode(batch)
+        scores: dict[str, Scores] = {}
+        if (masked := batch.targets.get("masked_lm")) is not None:
+            scores["masked_lm"] = self.heads["masked_lm"](hidden, masked.indices)
+        if (asked := batch.targets.get("span_boundary")) is not None:
+            scores["span_boundary"] = self.heads["span_boundary"](
+                hidden, asked.indices, asked.extra["right_place"], asked.extra["index"]
+            )
+        return scores

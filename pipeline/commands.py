@@ -162,7 +162,9 @@ def import_folder(folder: Path, output: Path) -> Result:
     save_weights(writing / WEIGHTS_FILE, {name: weights[name] for name in names})
     text = yaml.safe_dump({"model": to_plain(model)}, sort_keys=False)
     (writing / CONFIG_FILE).write_text(text, encoding="utf-8")
-    for name in ("tokenizer.json", "tokenizer.model", "vocab.txt"):
+    # An export of ours holds a sentencepiece model and what it became: the model decides.
+    names_of_files = ("tokenizer.model",), ("tokenizer.json", "vocab.txt")
+    for name in next((some for some in names_of_files if (folder / some[0]).exists()), ()):
         if (folder / name).exists():
             shutil.copyfile(folder / name, writing / TOKENIZER / name)
     rename(writing, output)

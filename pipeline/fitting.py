@@ -9,12 +9,9 @@ import numpy as np
 
 from configs.schema import ConfigError
 from pipeline.data import Data, MixedSource, RowSource, Source, TaskSource
-from pipeline.models.spanbert import SpanBertConfig
 from pipeline.objectives.task import PretrainingTask
 from pipeline.settings import Run
 from preprocessing.building import raw_length
-from preprocessing.corruption import SpansConfig
-from preprocessing.layouts.base import PAIR
 
 
 def fit(run: Run, data: Data, task: PretrainingTask) -> Data:
@@ -73,23 +70,17 @@ def _misfits(run: Run, task: PretrainingTask, source: RowSource, *, alone: bool)
     rule = scheme.attention()
     if rule is not None and rule not in task.model.attention_rules:
         yield f"{told} is for attention that heeds '{rule}'; that of {model.family} does not"
-    if scheme.num_segments() > max(PAIR, model.num_segments):
-        yield f"{told} needs model.num_segments={scheme.num_segments()}"
-    segments = examples.layout.num_segments()
-    if segments > max(PAIR, model.num_segments):
-        yield (
-            f"examples '{source.name}': layout '{examples.layout.kind}' needs "
-            f"model.num_segments={segments}"
-        )
-    if (
-        isinstance(scheme, SpansConfig)
-        and isinstance(model, SpanBertConfig)
-        and scheme.max_span_index > model.max_span_index
-    ):
-        yield (
-            f"{told} asks for {scheme.max_span_index} tokens of a span; it needs "
-            f"model.max_span_index={scheme.max_span_index}"
-        )
+    if task.model.heeds_segments:
+        layout = examples.layout
+        if scheme.num_segments() > model.num_segments:
+            yield f"{told} needs model.num_segments={scheme.num_segments()}"
+        elif layout.num_segments() > model.num_segments:
+            yield (
+                f"examples '{source.name}': layout '{layout.kind}' needs "
+                f"model.num_segments={layout.num_segments()}"
+            )
+    if problem := task.model.misfit(scheme):
+        yield f"{told} {problem}"
     if scheme.keeps_positions():
         longest = raw_length(examples, opened.rows.context)
         if longest > model.max_positions:

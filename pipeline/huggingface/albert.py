@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from pipeline.huggingface.form import Answer, check_fields, check_size
-from pipeline.huggingface.names import NameTable, expand
+from pipeline.huggingface.names import ENCODER_FIELDS, TABLE_FIELDS, NameTable, expand
 from pipeline.huggingface.tokenizer import TokenizerInfo
 from pipeline.models.albert import AlbertConfig
 from pipeline.nn.sharing import PARTS, first_layers
@@ -31,6 +31,7 @@ SENTENCE_ORDER = {
     "heads.sentence_order.pooler": "albert.pooler",
     "heads.sentence_order.classifier": "sop_classifier.classifier",
 }
+POOLER = {"albert.pooler.weight", "albert.pooler.bias"}
 GROUP = "albert.encoder.albert_layer_groups.{}.albert_layers.0"
 LAYER = {
     "attention": {
@@ -48,21 +49,7 @@ LAYER = {
 }
 """The layers of a block, by the part that they belong to."""
 
-FIELDS = {
-    "vocab_size": "vocab_size",
-    "embedding_size": "embedding_size",
-    "hidden_size": "hidden_size",
-    "num_layers": "num_hidden_layers",
-    "num_heads": "num_attention_heads",
-    "intermediate_size": "intermediate_size",
-    "max_positions": "max_position_embeddings",
-    "num_segments": "type_vocab_size",
-    "activation": "hidden_act",
-    "dropout": "hidden_dropout_prob",
-    "attention_dropout": "attention_probs_dropout_prob",
-    "layer_norm_eps": "layer_norm_eps",
-    "initializer_std": "initializer_range",
-}
+FIELDS = ENCODER_FIELDS | TABLE_FIELDS | {"embedding_size": "embedding_size"}
 """Our fields of the configuration and theirs."""
 GROUPS = "num_hidden_groups"
 SHARING = "lexmill_sharing"
@@ -142,6 +129,7 @@ def name_table(config: AlbertConfig) -> NameTable:
         },
         their_copies={"predictions.decoder.bias": "predictions.bias", **expand(copies, 1)},
         their_ties={"predictions.decoder.weight": "albert.embeddings.word_embeddings.weight"},
+        theirs_alone=frozenset() if config.sentence_order else POOLER,
     )
 
 

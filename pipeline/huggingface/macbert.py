@@ -6,16 +6,12 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from pipeline.huggingface.form import FAMILY, Answer, check_fields, check_size
-from pipeline.huggingface.names import ENCODER, NameTable, expand
+from pipeline.huggingface.names import ENCODER_FIELDS, TABLE_FIELDS, NameTable, encoder_table
 from pipeline.huggingface.tokenizer import TokenizerInfo
 from pipeline.models.macbert import MacBertConfig
 
 ARCHITECTURES = ("BertForMaskedLM",)
 
-HEADS = {
-    "heads.masked_lm.dense": "cls.predictions.transform.dense",
-    "heads.masked_lm.norm": "cls.predictions.transform.LayerNorm",
-}
 OURS_ALONE = {
     f"heads.sentence_order.{layer}.{kind}"
     for layer in ("pooler", "classifier")
@@ -23,20 +19,7 @@ OURS_ALONE = {
 }
 """Pooler and classifier."""
 
-FIELDS = {
-    "vocab_size": "vocab_size",
-    "hidden_size": "hidden_size",
-    "num_layers": "num_hidden_layers",
-    "num_heads": "num_attention_heads",
-    "intermediate_size": "intermediate_size",
-    "max_positions": "max_position_embeddings",
-    "num_segments": "type_vocab_size",
-    "activation": "hidden_act",
-    "dropout": "hidden_dropout_prob",
-    "attention_dropout": "attention_probs_dropout_prob",
-    "layer_norm_eps": "layer_norm_eps",
-    "initializer_std": "initializer_range",
-}
+FIELDS = ENCODER_FIELDS | TABLE_FIELDS
 """Our fields of the configuration and theirs."""
 
 REQUIRED = {
@@ -80,17 +63,7 @@ def config_from_huggingface(fields: Mapping[str, Any], tensors: Iterable[str]) -
 
 def name_table(config: MacBertConfig) -> NameTable:
     """The names of all tensors."""
-    layers = {ours: f"bert.{theirs}" for ours, theirs in ENCODER.items()} | HEADS
-    return NameTable(
-        names={
-            "heads.masked_lm.decoder.bias": "cls.predictions.bias",
-            **expand(layers, config.num_layers),
-        },
-        our_ties={"heads.masked_lm.decoder.weight": "embeddings.word.weight"},
-        their_copies={"cls.predictions.decoder.bias": "cls.predictions.bias"},
-        their_ties={"cls.predictions.decoder.weight": "bert.embeddings.word_embeddings.weight"},
-        ours_alone=OURS_ALONE,
-    )
+    return encoder_table("bert", config.num_layers, ours_alone=OURS_ALONE)
 
 
 def answers(config: MacBertConfig) -> dict[str, Answer]:

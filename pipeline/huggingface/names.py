@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import torch
 from torch import Tensor
@@ -32,6 +33,26 @@ ENCODER = {
     "blocks.*.feed_forward_norm": "encoder.layer.*.output.LayerNorm",
 }
 """The layers of BERT's body and of its like, below their model's name."""
+TOKEN_HEAD = {
+    "heads.masked_lm.dense": "cls.predictions.transform.dense",
+    "heads.masked_lm.norm": "cls.predictions.transform.LayerNorm",
+}
+"""The layers of BERT's head for tokens."""
+ENCODER_FIELDS = {
+    "vocab_size": "vocab_size",
+    "hidden_size": "hidden_size",
+    "num_layers": "num_hidden_layers",
+    "num_heads": "num_attention_heads",
+    "intermediate_size": "intermediate_size",
+    "activation": "hidden_act",
+    "dropout": "hidden_dropout_prob",
+    "attention_dropout": "attention_probs_dropout_prob",
+    "layer_norm_eps": "layer_norm_eps",
+    "initializer_std": "initializer_range",
+}
+"""What the configurations of all encoders say, ours and theirs."""
+TABLE_FIELDS = {"max_positions": "max_position_embeddings", "num_segments": "type_vocab_size"}
+"""The same of their tables, where ours have no more rows than we say."""
 OUR_FILE = "lexmill.safetensors"
 """What of an exported model transformers has no place for."""
 TABLES = ("embeddings.word", "embeddings.position", "embeddings.segment")
@@ -59,6 +80,7 @@ class NameTable:
             to agree where present.
         their_ties: as ``their_copies``, but not written: their loader ties them by itself.
         ours_alone: names of ours that their class has no place for; see :attr:`beside`.
+        theirs_alone: names that their files may have and nothing here has a place for.
     """
 
     names: Mapping[str, str]
@@ -66,6 +88,7 @@ class NameTable:
     their_copies: Mapping[str, str]
     their_ties: Mapping[str, str]
     ours_alone: Set[str] = frozenset()
+    theirs_alone: Set[str] = frozenset()
 
     @property
     def beside(self) -> NameTable:
@@ -108,7 +131,7 @@ class NameTable:
             and first in tensors
             and not torch.equal(tensors[name], tensors[first])
         ]
-        problems += _differences(tensors.keys() - second.keys(), required)
+        problems += _differences(tensors.keys() - second.keys() - self.theirs_alone, required)
         problems += [
             f"{theirs}: shape {tuple(tensors[theirs].shape)}, expected {tuple(shapes[ours])}"
             for ours, theirs in self.names.items()
@@ -118,6 +141,35 @@ class NameTable:
             raise TensorError(sorted(problems))
         state = {ours: _fresh(tensors[theirs]) for ours, theirs in self.names.items()}
         return state | {tied: state[first] for tied, first in self.our_ties.items()}
+
+
+def encoder_table(
+    model: str,
+    num_layers: int,
+    further: Mapping[str, str] = MappingProxyType({}),
+    *,
+    our_ties: Mapping[str, str] = MappingProxyType({}),
+    ours_alone: Set[str] = frozenset(),
+) -> NameTable:
+    """The table of BERT's body, below their ``model``'s name, and of its head for tokens.
+
+    A pooler is theirs alone where no head of ours has it.
+
+    Args:
+        further: layers of other heads.
+        our_ties, ours_alone: as in :class:`NameTable`, of other heads.
+    """
+    layers = {ours: f"{model}.{theirs}" for ours, theirs in ENCODER.items()} | TOKEN_HEAD
+    names = expand({**layers, **further}, num_layers)
+    pooler = {f"{model}.pooler.dense.{kind}" for kind in ("weight", "bias")}
+    return NameTable(
+        names={"heads.masked_lm.decoder.bias": "cls.predictions.bias", **names},
+        our_ties={"heads.masked_lm.decoder.weight": "embeddings.word.weight", **our_ties},
+        their_copies={"cls.predictions.decoder.bias": "cls.predictions.bias"},
+        their_ties={"cls.predictions.decoder.weight": f"{model}.embeddings.word_embeddings.weight"},
+        ours_alone=ours_alone,
+        theirs_alone=pooler - set(names.values()),
+    )
 
 
 def _differences(given: Set[str], expected: Set[str]) -> list[str]:

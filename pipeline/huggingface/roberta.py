@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from pipeline.huggingface.form import Answer, check_fields, check_size
-from pipeline.huggingface.names import ENCODER, NameTable, expand
+from pipeline.huggingface.names import ENCODER, ENCODER_FIELDS, NameTable, expand
 from pipeline.huggingface.tokenizer import TokenizerInfo
 from pipeline.models.roberta import FIRST_POSITION, RobertaConfig
 
@@ -16,20 +16,6 @@ HEADS = {
     "heads.masked_lm.dense": "lm_head.dense",
     "heads.masked_lm.norm": "lm_head.layer_norm",
 }
-
-FIELDS = {
-    "vocab_size": "vocab_size",
-    "hidden_size": "hidden_size",
-    "num_layers": "num_hidden_layers",
-    "num_heads": "num_attention_heads",
-    "intermediate_size": "intermediate_size",
-    "activation": "hidden_act",
-    "dropout": "hidden_dropout_prob",
-    "attention_dropout": "attention_probs_dropout_prob",
-    "layer_norm_eps": "layer_norm_eps",
-    "initializer_std": "initializer_range",
-}
-"""Our fields of the configuration and theirs."""
 
 REQUIRED = {
     "type_vocab_size": 1,
@@ -64,7 +50,7 @@ def config_to_huggingface(config: RobertaConfig, tokenizer: TokenizerInfo) -> di
         "eos_token_id": tokenizer.special_ids["sep_token"],
         "pad_token_id": pad,
         "max_position_embeddings": config.max_positions + FIRST_POSITION,
-        **{theirs: getattr(config, ours) for ours, theirs in FIELDS.items()},
+        **{theirs: getattr(config, ours) for ours, theirs in ENCODER_FIELDS.items()},
         **REQUIRED,
     }
 
@@ -76,11 +62,13 @@ def config_from_huggingface(fields: Mapping[str, Any], tensors: Iterable[str]) -
         ValueError: a setting that this family does not have, or a shape that is not said.
     """
     required = {**REQUIRED, "pad_token_id": FIRST_POSITION - 1}
-    check_fields(fields, ("type_vocab_size", "max_position_embeddings", *FIELDS.values()), required)
+    check_fields(
+        fields, ("type_vocab_size", "max_position_embeddings", *ENCODER_FIELDS.values()), required
+    )
     return RobertaConfig(
         family="roberta",
         max_positions=fields["max_position_embeddings"] - FIRST_POSITION,
-        **{ours: fields[theirs] for ours, theirs in FIELDS.items()},
+        **{ours: fields[theirs] for ours, theirs in ENCODER_FIELDS.items()},
     )
 
 
@@ -95,6 +83,7 @@ def name_table(config: RobertaConfig) -> NameTable:
         our_ties={"heads.masked_lm.decoder.weight": "embeddings.word.weight"},
         their_copies={"lm_head.decoder.bias": "lm_head.bias"},
         their_ties={"lm_head.decoder.weight": "roberta.embeddings.word_embeddings.weight"},
+        theirs_alone={"roberta.pooler.dense.weight", "roberta.pooler.dense.bias"},
     )
 
 

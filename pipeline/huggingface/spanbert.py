@@ -6,16 +6,12 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from pipeline.huggingface.form import FAMILY, Answer, check_fields, check_size
-from pipeline.huggingface.names import ENCODER, NameTable, expand
+from pipeline.huggingface.names import ENCODER_FIELDS, TABLE_FIELDS, NameTable, encoder_table
 from pipeline.huggingface.tokenizer import TokenizerInfo
 from pipeline.models.spanbert import SpanBertConfig
 
 ARCHITECTURES = ("BertForMaskedLM",)
 
-HEADS = {
-    "heads.masked_lm.dense": "cls.predictions.transform.dense",
-    "heads.masked_lm.norm": "cls.predictions.transform.LayerNorm",
-}
 OURS_ALONE = {
     "heads.span_boundary.index.weight",
     *(
@@ -27,22 +23,14 @@ OURS_ALONE = {
 }
 """The head for boundaries."""
 
-FIELDS = {
-    "vocab_size": "vocab_size",
-    "hidden_size": "hidden_size",
-    "num_layers": "num_hidden_layers",
-    "num_heads": "num_attention_heads",
-    "intermediate_size": "intermediate_size",
-    "max_positions": "max_position_embeddings",
-    "num_segments": "type_vocab_size",
-    "activation": "hidden_act",
-    "dropout": "hidden_dropout_prob",
-    "attention_dropout": "attention_probs_dropout_prob",
-    "layer_norm_eps": "layer_norm_eps",
-    "initializer_std": "initializer_range",
-    "max_span_index": "max_span_index",
-    "span_index_size": "span_index_size",
-}
+FIELDS = (
+    ENCODER_FIELDS
+    | TABLE_FIELDS
+    | {
+        "max_span_index": "max_span_index",
+        "span_index_size": "span_index_size",
+    }
+)
 """Our fields of the configuration and theirs; the last two mean nothing to transformers."""
 
 REQUIRED = {
@@ -86,18 +74,10 @@ def config_from_huggingface(fields: Mapping[str, Any], tensors: Iterable[str]) -
 
 def name_table(config: SpanBertConfig) -> NameTable:
     """The names of all tensors."""
-    layers = {ours: f"bert.{theirs}" for ours, theirs in ENCODER.items()} | HEADS
-    return NameTable(
-        names={
-            "heads.masked_lm.decoder.bias": "cls.predictions.bias",
-            **expand(layers, config.num_layers),
-        },
-        our_ties={
-            "heads.masked_lm.decoder.weight": "embeddings.word.weight",
-            "heads.span_boundary.decoder.weight": "embeddings.word.weight",
-        },
-        their_copies={"cls.predictions.decoder.bias": "cls.predictions.bias"},
-        their_ties={"cls.predictions.decoder.weight": "bert.embeddings.word_embeddings.weight"},
+    return encoder_table(
+        "bert",
+        config.num_layers,
+        our_ties={"heads.span_boundary.decoder.weight": "embeddings.word.weight"},
         ours_alone=OURS_ALONE,
     )
 

@@ -13,22 +13,17 @@ Deliberate deviations:
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from typing import Annotated, Literal
 
-from jaxtyping import Float
 from pydantic import Field, PositiveFloat, PositiveInt
-from torch import Tensor, nn
+from torch import nn
 
 from configs.schema import config
-from pipeline.batch import Batch
 from pipeline.nn.activations import activation
 from pipeline.nn.attending import Attending
 from pipeline.nn.embeddings import Embeddings
-from pipeline.nn.encoder import check_heads, check_heads_of, encoder
+from pipeline.nn.encoder import EncoderModel, check_heads, encoder
 from pipeline.nn.heads import SequenceHead, TokenHead
-from pipeline.nn.initialization import Whole, initialize
-from pipeline.nn.model import Outputs, PretrainingModel
 
 
 @config
@@ -68,7 +63,7 @@ class BertConfig:
         return ("masked_lm", "next_sentence") if self.next_sentence else ("masked_lm",)
 
 
-class Bert(PretrainingModel):
+class Bert(EncoderModel):
     """The encoder with its pretraining heads.
 
     Outputs: ``masked_lm`` ``[targets, vocab]``; ``next_sentence`` ``[targets, 2]`` for targets at
@@ -109,29 +104,5 @@ class Bert(PretrainingModel):
             )
         self.outputs = tuple(self.heads)
         self.attending = Attending(config.attention_dropout, config.hidden_size // config.num_heads)
-        self._initializer_std = config.initializer_std
+        self.initializer_std = config.initializer_std
         self.initialize()
-
-    def initialize(self, whole: Whole = nullcontext) -> None:
-        """Draw all weights anew; see :func:`pipeline.nn.initialization.initialize`."""
-        initialize(self, self._initializer_std, whole=whole)
-
-    def encode(self, batch: Batch) -> Float[Tensor, "rows length hidden"]:
-        """The last hidden states of all positions; those of padding mean nothing."""
-        embedded = self.embeddings(batch.ids, batch.positions, batch.segment_ids)
-        hidden: Tensor = self.blocks(embedded, self.attending.within(batch, like=embedded))
-        return hidden
-
-    def forward(self, batch: Batch) -> Outputs:
-        """Scores for the targets of the batch.
-
-        Raises:
-            ValueError: the batch has targets that this model has no head for.
-        """
-        check_heads_of(self.outputs, list(batch.targets))
-        hidden = self.encode(batch)
-        return {
-            name: head(hidden, batch.targets[name].indices)
-            for name, head in self.heads.items()
-            if name in batch.targets
-        }

@@ -20,22 +20,17 @@ Deliberate deviations:
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from typing import Annotated, Literal
 
-from jaxtyping import Float
 from pydantic import Field, PositiveFloat, PositiveInt
-from torch import Tensor, nn
+from torch import nn
 
 from configs.schema import config
-from pipeline.batch import Batch
 from pipeline.nn.activations import activation
 from pipeline.nn.attending import Attending
 from pipeline.nn.embeddings import Embeddings
-from pipeline.nn.encoder import check_heads, check_heads_of, encoder
+from pipeline.nn.encoder import EncoderModel, check_heads, encoder
 from pipeline.nn.heads import SequenceHead, TokenHead
-from pipeline.nn.initialization import Whole, initialize
-from pipeline.nn.model import Outputs, PretrainingModel
 
 
 @config
@@ -73,7 +68,7 @@ class MacBertConfig:
         return ("masked_lm", "sentence_order")
 
 
-class MacBert(PretrainingModel):
+class MacBert(EncoderModel):
     """The encoder with its pretraining heads.
 
     Outputs: ``masked_lm`` ``[targets, vocab]``; ``sentence_order`` ``[targets, 2]`` for targets at
@@ -114,29 +109,5 @@ class MacBert(PretrainingModel):
                 "sentence_order": SequenceHead(hidden_size=config.hidden_size, num_classes=2),
             }
         )
-        self._initializer_std = config.initializer_std
+        self.initializer_std = config.initializer_std
         self.initialize()
-
-    def initialize(self, whole: Whole = nullcontext) -> None:
-        """Draw all weights anew; see :func:`pipeline.nn.initialization.initialize`."""
-        initialize(self, self._initializer_std, whole=whole)
-
-    def encode(self, batch: Batch) -> Float[Tensor, "rows length hidden"]:
-        """The last hidden states of all positions; those of padding mean nothing."""
-        embedded = self.embeddings(batch.ids, batch.positions, batch.segment_ids)
-        hidden: Tensor = self.blocks(embedded, self.attending.within(batch, like=embedded))
-        return hidden
-
-    def forward(self, batch: Batch) -> Outputs:
-        """Scores for the targets of the batch.
-
-        Raises:
-            ValueError: the batch has targets that this model has no head for.
-        """
-        check_heads_of(self.outputs, list(batch.targets))
-        hidden = self.encode(batch)
-        return {
-            name: head(hidden, batch.targets[name].indices)
-            for name, head in self.heads.items()
-            if name in batch.targets
-        }

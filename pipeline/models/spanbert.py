@@ -18,7 +18,6 @@ told apart in fine-tuning; the second one stays where it was drawn, but for weig
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from typing import Annotated, Literal
 
 from jaxtyping import Float
@@ -26,15 +25,14 @@ from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
 from configs.schema import config
-from pipeline.batch import Batch
+from pipeline.batch import Targets
 from pipeline.nn.activations import activation
 from pipeline.nn.attending import Attending
 from pipeline.nn.embeddings import Embeddings
-from pipeline.nn.encoder import check_heads, check_heads_of, encoder
+from pipeline.nn.encoder import EncoderModel, check_heads, encoder
 from pipeline.nn.heads import SpanBoundaryHead, TokenHead
-from pipeline.nn.initialization import Whole, initialize
-from pipeline.nn.model import Outputs, PretrainingModel
 from pipeline.nn.scores import Scores
+from preprocessing.corruption import Scheme, SpansConfig
 
 
 @config
@@ -77,7 +75,7 @@ class SpanBertConfig:
         return ("masked_lm", "span_boundary")
 
 
-class SpanBert(PretrainingModel):
+class SpanBert(EncoderModel):
     """The encoder with its pretraining heads.
 
     Outputs: ``masked_lm`` ``[targets, vocab]``; ``span_boundary`` ``[targets, vocab]`` for tokens
@@ -88,6 +86,7 @@ class SpanBert(PretrainingModel):
     def __init__(self, config: SpanBertConfig) -> None:
         super().__init__()
         self.outputs = config.outputs
+        self._max_span_index = config.max_span_index
         self.attending = Attending(config.attention_dropout, config.hidden_size // config.num_heads)
         self.embeddings = Embeddings(
             vocab_size=config.vocab_size,
@@ -125,32 +124,24 @@ class SpanBert(PretrainingModel):
                 ),
             }
         )
-        self._initializer_std = config.initializer_std
+        self.initializer_std = config.initializer_std
         self.initialize()
 
-    def initialize(self, whole: Whole = nullcontext) -> None:
-        """Draw all weights anew; see :func:`pipeline.nn.initialization.initialize`."""
-        initialize(self, self._initializer_std, whole=whole)
-
-    def encode(self, batch: Batch) -> Float[Tensor, "rows length hidden"]:
-        """The last hidden states of all positions; those of padding mean nothing."""
-        embedded = self.embeddings(batch.ids, batch.positions, batch.segment_ids)
-        hidden: Tensor = self.blocks(embedded, self.attending.within(batch, like=embedded))
-        return hidden
-
-    def forward(self, batch: Batch) -> Outputs:
-        """Scores for the targets of the batch.
-
-        Raises:
-            ValueError: the batch has targets that this model has no head for.
-        """
-        check_heads_of(self.outputs, list(batch.targets))
-        hidden = self.encode(batch)
-        scores: dict[str, Scores] = {}
-        if (masked := batch.targets.get("masked_lm")) is not None:
-            scores["masked_lm"] = self.heads["masked_lm"](hidden, masked.indices)
-        if (asked := batch.targets.get("span_boundary")) is not None:
-            scores["span_boundary"] = self.heads["span_boundary"](
-                hidden, asked.indices, asked.extra["right_place"], asked.extra["index"]
+    def misfit(self, scheme: Scheme) -> str | None:
+        """Spans are asked for no more tokens than the head knows."""
+        if isinstance(scheme, SpansConfig) and scheme.max_span_index > self._max_span_index:
+            return (
+                f"asks for {scheme.max_span_index} tokens of a span; it needs "
+                f"model.max_span_index={scheme.max_span_index}"
             )
+        return None
+
+    def score(
+        self, name: str, hidden: Float[Tensor, "rows length hidden"], targets: Targets
+    ) -> Scores:
+        """The scores of one output ``[targets, vocab]``."""
+        if name != "span_boundary":
+            return super().score(name, hidden, targets)
+        right, index = targets.extra["right_place"], targets.extra["index"]
+        scores: Scores = self.heads[name](hidden, targets.indices, right, index)
         return scores

@@ -13,6 +13,7 @@ from pipeline.batch import Batch, Memory
 from pipeline.nn.attending import Attending, Path
 from pipeline.nn.initialization import Whole
 from pipeline.nn.scores import Scores
+from preprocessing.corruption.base import Scheme
 
 MEMORY = "memory/"
 """What begins the names of outputs that are given to the next micro-batch."""
@@ -28,12 +29,14 @@ class PretrainingModel(nn.Module, ABC):
     Attributes:
         outputs: names of all that it can predict; each has weights that only this output trains.
         attending: how its attention is computed.
+        heeds_segments: whether it tells segments apart; all are one to it where it does not.
         attention_rules: what its attention heeds beyond whole sequences, of what corruptions may
             ask for (:meth:`preprocessing.corruption.base.Scheme.attention`).
     """
 
     outputs: tuple[str, ...]
     attending: Attending
+    heeds_segments: ClassVar[bool] = True
     attention_rules: ClassVar[frozenset[str]] = frozenset()
 
     @abstractmethod
@@ -49,6 +52,10 @@ class PretrainingModel(nn.Module, ABC):
 
         A batch whose memory is None stands at the beginning, too.
         """
+        return None
+
+    def misfit(self, scheme: Scheme) -> str | None:
+        """What of a corruption this model cannot take, with a way out; None: it takes all."""
         return None
 
     def attention_path(self, device: torch.device, dtype: torch.dtype) -> Path:

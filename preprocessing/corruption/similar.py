@@ -1,4 +1,4 @@
-"""Similar words in the place of words, as MacBERT has them (arXiv 2004.13922): no [MASK] at all.
+"""Similar words in the place of words, as MacBERT has them (arXiv 2004.13922): nothing is masked.
 
 15 % of a sequence's words are chosen (rounded, but at least one) in runs of one to four words,
 40, 30, 20 and 10 %; runs take their places as those of :mod:`.ngrams`. Each *word* of a run then

@@ -48,6 +48,31 @@ def test_packed_logits_are_those_of_transformers_unpacked(family: Family, shape:
         torch.testing.assert_close(logits(outputs[name]), scores, atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize(
+    ("name", "without", "pooler"),
+    [
+        ("albert", {"sentence_order": False}, "albert.pooler"),
+        ("bert", {"next_sentence": False}, "bert.pooler.dense"),
+        ("ernie", {"next_sentence": False}, "ernie.pooler.dense"),
+        ("macbert", {}, "bert.pooler.dense"),
+        ("roberta", {}, "roberta.pooler.dense"),
+        ("spanbert", {}, "bert.pooler.dense"),
+    ],
+)
+def test_a_pooler_that_no_head_has_is_left_aside_on_import(
+    name: str, without: dict[str, bool], pooler: str
+) -> None:
+    config = replace(FAMILIES[name].tiny, **without)
+    state = build_model(config).state_dict()
+    table = form_of(config).name_table(config)
+    published = table.to_huggingface(state)
+    published |= {f"{pooler}.{kind}": torch.ones(1) for kind in ("weight", "bias")}
+    shapes = {name: tensor.shape for name, tensor in state.items()}
+    found = table.from_huggingface(published, shapes)
+    assert found.keys() == state.keys() - table.ours_alone
+    assert all(torch.equal(found[name], state[name]) for name in found)
+
+
 @LIKE
 def test_parameters_are_as_many_as_published(family: Family) -> None:
     for config, count in family.published.values():

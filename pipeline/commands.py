@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -76,10 +75,7 @@ def evaluate_run(run: Run, checkpoint: Path | None, *, only_if_stale: bool = Fal
     from pipeline.evaluation.language_modeling import evaluate, read_evaluation
     from pipeline.training.checkpoints.checkpoint import read_origin
 
-    standing = None
-    if only_if_stale:
-        with suppress(InputError):  # of another version: it is made anew
-            standing = read_evaluation(run.output.directory)
+    standing = read_evaluation(run.output.directory) if only_if_stale else None
     if (
         standing is not None
         and standing.weights == read_origin(newest(run)).weights
@@ -164,7 +160,9 @@ def import_folder(folder: Path, output: Path) -> Result:
     (writing / CONFIG_FILE).write_text(text, encoding="utf-8")
     # An export of ours holds a sentencepiece model and what it became: the model decides.
     names_of_files = ("tokenizer.model",), ("tokenizer.json", "vocab.txt")
-    for name in next((some for some in names_of_files if (folder / some[0]).exists()), ()):
+    for name in next(
+        (some for some in names_of_files if any((folder / one).exists() for one in some)), ()
+    ):
         if (folder / name).exists():
             shutil.copyfile(folder / name, writing / TOKENIZER / name)
     rename(writing, output)

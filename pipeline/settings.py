@@ -14,7 +14,7 @@ from configs.schema import (
     resume_classes,
     to_plain,
 )
-from pipeline.models import ModelConfig, required_pad_id
+from pipeline.models import ModelConfig
 from pipeline.objectives import ObjectiveConfig
 from pipeline.optim import AdafactorConfig, OptimizerConfig
 from pipeline.optim.schedules import ScheduleConfig
@@ -210,7 +210,7 @@ def _misfits_of_phase(run: Run, phase: PhaseConfig, where: str) -> Iterator[str]
 
 def misfits_of_padding(model: ModelConfig, pad: int) -> list[str]:
     """What speaks against a vocabulary that pads with this id."""
-    needed = required_pad_id(model)
+    needed = model.pad_id
     if needed is None or pad == needed:
         return []
     return [

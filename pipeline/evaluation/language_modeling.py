@@ -151,14 +151,16 @@ def evaluate(run: Run, checkpoint: Path | None = None) -> list[SetResult]:
 
 
 def read_evaluation(directory: Path) -> Evaluation | None:
-    """The evaluation of a run directory, or None where there is none yet.
+    """The evaluation of a run directory, or None where there is none yet, or one that is too old.
 
     Raises:
-        InputError: it is damaged or of another version.
+        InputError: it is damaged or of a later version.
     """
     path = directory / EVALUATION_FILE
     try:
         plain = json.loads(path.read_text(encoding="utf-8"))
+        if plain["version"] < EVALUATION_VERSION:
+            return None
         if plain["version"] != EVALUATION_VERSION:
             raise ValueError(f"version {plain['version']}, not {EVALUATION_VERSION}")
         return TypeAdapter(Evaluation).validate_python(plain)

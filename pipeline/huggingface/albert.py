@@ -14,7 +14,7 @@ from pipeline.huggingface.form import Answer, check_fields, check_size
 from pipeline.huggingface.names import ENCODER_FIELDS, TABLE_FIELDS, NameTable, expand
 from pipeline.huggingface.tokenizer import TokenizerInfo
 from pipeline.models.albert import AlbertConfig
-from pipeline.nn.sharing import PARTS, first_layers
+from pipeline.nn.sharing import PARTS, first_layers, group_of
 
 ARCHITECTURES = ("AlbertForPreTraining", "AlbertForMaskedLM")
 
@@ -143,7 +143,7 @@ def _first_layers(config: AlbertConfig, part: str) -> tuple[int, ...]:
 def _group(config: AlbertConfig, layer: int) -> str:
     """Where their file has the weights of a layer."""
     if config.sharing == "all":
-        return GROUP.format(layer * config.num_groups // config.num_layers)
+        return GROUP.format(group_of(layer, config.num_layers, config.num_groups))
     return GROUP.format(layer)
 
 

@@ -6,7 +6,13 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from pipeline.huggingface.form import Answer, check_fields, check_size
-from pipeline.huggingface.names import ENCODER_FIELDS, TABLE_FIELDS, NameTable, encoder_table
+from pipeline.huggingface.names import (
+    ENCODER_FIELDS,
+    ENCODER_REQUIRED,
+    TABLE_FIELDS,
+    NameTable,
+    encoder_table,
+)
 from pipeline.huggingface.tokenizer import TokenizerInfo
 from pipeline.models.bert import BertConfig
 
@@ -20,12 +26,7 @@ NEXT_SENTENCE = {
 FIELDS = ENCODER_FIELDS | TABLE_FIELDS
 """Our fields of the configuration and theirs."""
 
-REQUIRED = {
-    "position_embedding_type": "absolute",
-    "is_decoder": False,
-    "add_cross_attention": False,
-    "tie_word_embeddings": True,
-}
+REQUIRED = ENCODER_REQUIRED | {"position_embedding_type": "absolute"}
 """Settings of theirs that have a single value here, which is also their default."""
 
 

@@ -8,6 +8,8 @@ from typing import Any
 import yaml
 
 from pipeline.evaluation.language_modeling import ObjectiveResult, read_evaluation
+from pipeline.huggingface import form_of
+from pipeline.huggingface.names import OUR_FILE
 from pipeline.settings import Run
 from pipeline.training.checkpoints.checkpoint import Origin, read_origin
 from preprocessing.storage import MANIFEST, InputError, Manifest
@@ -36,7 +38,7 @@ def model_card(run: Run, checkpoint: Path) -> str:
 # {run.model.family.upper()} pretrained with lexmill
 
 {_origin(run, origin)}
-
+{_beside(run)}
 ## Model
 
 ```yaml
@@ -68,7 +70,23 @@ Precision: {run.train.precision}. What the examples are, what is learned from th
 def _origin(run: Run, origin: Origin) -> str:
     if origin.seed is None:
         return "Imported weights."
-    return f"Weights after step {origin.step} of {run.total_steps}, seed {origin.seed}."
+    begun = run.train.init_from
+    first = "drawn anew" if begun is None else f"those of `{begun.checkpoint.name}`"
+    return (
+        f"Weights after step {origin.step} of {run.total_steps}, seed {origin.seed}; the first "
+        f"ones were {first}."
+    )
+
+
+def _beside(run: Run) -> str:
+    alone = sorted(form_of(run.model).name_table(run.model).ours_alone)
+    if not alone:
+        return ""
+    heads = ", ".join(dict.fromkeys(name.split(".")[1] for name in alone))
+    return (
+        f"\n`{OUR_FILE}` holds what `model.safetensors` and transformers have no place for: "
+        f"{heads}. `lexmill import` reads it.\n"
+    )
 
 
 def _data(run: Run) -> str:

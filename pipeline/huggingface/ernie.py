@@ -12,6 +12,7 @@ from typing import Any
 from pipeline.huggingface.form import Answer, check_fields, check_size
 from pipeline.huggingface.names import (
     ENCODER_FIELDS,
+    ENCODER_REQUIRED,
     TABLE_FIELDS,
     NameTable,
     encoder_table,
@@ -35,12 +36,7 @@ DIALOGUES = {
 FIELDS = ENCODER_FIELDS | TABLE_FIELDS
 """Our fields of the configuration and theirs."""
 
-REQUIRED = {
-    "use_task_id": False,
-    "is_decoder": False,
-    "add_cross_attention": False,
-    "tie_word_embeddings": True,
-}
+REQUIRED = ENCODER_REQUIRED | {"use_task_id": False}
 """Settings of theirs that have a single value here, which is also their default."""
 
 

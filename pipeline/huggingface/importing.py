@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pydantic
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
@@ -17,8 +18,8 @@ from pipeline.models import ModelConfig, build_model
 GAMMA_AND_BETA = {".LayerNorm.gamma": ".LayerNorm.weight", ".LayerNorm.beta": ".LayerNorm.bias"}
 """What checkpoints converted from TensorFlow call the parameters of a norm."""
 
-BUFFERS = frozenset({"albert.embeddings.position_ids", "bert.embeddings.position_ids"})
-"""Constants that older versions of transformers stored among the weights."""
+BUFFER = ".embeddings.position_ids"
+"""What ends the name of a constant that older versions of transformers stored as a weight."""
 
 
 def import_model(directory: Path) -> tuple[ModelConfig, dict[str, Tensor]]:
@@ -43,10 +44,14 @@ def import_model(directory: Path) -> tuple[ModelConfig, dict[str, Tensor]]:
     tensors = {
         _modern(name): tensor
         for name, tensor in load_file(directory / "model.safetensors").items()
-        if name not in BUFFERS
+        if not name.endswith(BUFFER)
     }
     own = load_file(directory / OUR_FILE) if (directory / OUR_FILE).is_file() else {}
-    config = config_from_huggingface(fields, {**tensors, **own})
+    try:
+        config = config_from_huggingface(fields, {**tensors, **own})
+    except pydantic.ValidationError as error:
+        told = (f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
+        raise ValueError(f"config.json: {'; '.join(told)}") from None
     with torch.device("meta"):
         shapes = {name: tensor.shape for name, tensor in build_model(config).state_dict().items()}
     table = form_of(config).name_table(config)

@@ -53,6 +53,12 @@ ENCODER_FIELDS = {
 """What the configurations of all encoders say, ours and theirs."""
 TABLE_FIELDS = {"max_positions": "max_position_embeddings", "num_segments": "type_vocab_size"}
 """The same of their tables, where ours have no more rows than we say."""
+ENCODER_REQUIRED = {
+    "is_decoder": False,
+    "add_cross_attention": False,
+    "tie_word_embeddings": True,
+}
+"""Settings of theirs that have a single value here, which is also their default."""
 OUR_FILE = "lexmill.safetensors"
 """What of an exported model transformers has no place for."""
 TABLES = ("embeddings.word", "embeddings.position", "embeddings.segment")

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from pipeline.huggingface.form import Answer, check_fields, check_size
-from pipeline.huggingface.names import ENCODER, ENCODER_FIELDS, NameTable, expand
+from pipeline.huggingface.names import ENCODER, ENCODER_FIELDS, ENCODER_REQUIRED, NameTable, expand
 from pipeline.huggingface.tokenizer import TokenizerInfo
 from pipeline.models.roberta import FIRST_POSITION, RobertaConfig
 
@@ -17,13 +17,7 @@ HEADS = {
     "heads.masked_lm.norm": "lm_head.layer_norm",
 }
 
-REQUIRED = {
-    "type_vocab_size": 1,
-    "position_embedding_type": "absolute",
-    "is_decoder": False,
-    "add_cross_attention": False,
-    "tie_word_embeddings": True,
-}
+REQUIRED = ENCODER_REQUIRED | {"type_vocab_size": 1, "position_embedding_type": "absolute"}
 """Settings of theirs that have a single value here."""
 
 

@@ -6,7 +6,13 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from pipeline.huggingface.form import FAMILY, Answer, check_fields, check_size
-from pipeline.huggingface.names import ENCODER_FIELDS, TABLE_FIELDS, NameTable, encoder_table
+from pipeline.huggingface.names import (
+    ENCODER_FIELDS,
+    ENCODER_REQUIRED,
+    TABLE_FIELDS,
+    NameTable,
+    encoder_table,
+)
 from pipeline.huggingface.tokenizer import TokenizerInfo
 from pipeline.models.spanbert import SpanBertConfig
 
@@ -33,13 +39,7 @@ FIELDS = (
 )
 """Our fields of the configuration and theirs; the last two mean nothing to transformers."""
 
-REQUIRED = {
-    FAMILY: "spanbert",
-    "position_embedding_type": "absolute",
-    "is_decoder": False,
-    "add_cross_attention": False,
-    "tie_word_embeddings": True,
-}
+REQUIRED = ENCODER_REQUIRED | {FAMILY: "spanbert", "position_embedding_type": "absolute"}
 """Settings that have a single value here."""
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tokenizers import Tokenizer
+from tokenizers import AddedToken, Tokenizer
 
 from pipeline.huggingface.conversion import tokenizer_of
 from preprocessing.storage import InputError
@@ -128,6 +128,10 @@ def framed_tokenizer(directory: Path) -> Tokenizer | None:
         return None
     tokenizer = Tokenizer.from_file(str(path))
     add_template(tokenizer, vocabulary.names)
+    if plain["pre_tokenizer"] and plain["pre_tokenizer"]["type"] == "ByteLevel":
+        # Pieces hold the space before them, so the mask stands for one with it.
+        mask = AddedToken(vocabulary.names["mask"], lstrip=True, special=True)
+        tokenizer.add_special_tokens([mask])
     return tokenizer
 
 

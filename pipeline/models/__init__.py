@@ -13,7 +13,7 @@ from pipeline.models.albert import Albert, AlbertConfig
 from pipeline.models.bert import Bert, BertConfig
 from pipeline.models.ernie import Ernie, ErnieConfig
 from pipeline.models.macbert import MacBert, MacBertConfig
-from pipeline.models.roberta import FIRST_POSITION, Roberta, RobertaConfig
+from pipeline.models.roberta import Roberta, RobertaConfig
 from pipeline.models.spanbert import SpanBert, SpanBertConfig
 from pipeline.nn.model import PretrainingModel
 
@@ -41,8 +41,3 @@ def build_model(config: ModelConfig) -> PretrainingModel:
             return SpanBert(config)
         case _:
             assert_never(config)
-
-
-def required_pad_id(config: ModelConfig) -> int | None:
-    """The id that padding must have, for positions that count from the next one; None: any."""
-    return FIRST_POSITION - 1 if isinstance(config, RobertaConfig) else None

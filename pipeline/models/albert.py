@@ -13,25 +13,22 @@ Deliberate deviations:
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
-from pydantic import Field, PositiveFloat, PositiveInt
-from torch import nn
+from pydantic import PositiveInt
 
 from configs.schema import config
-from pipeline.nn.activations import activation
-from pipeline.nn.attending import Attending
+from pipeline.nn.activations import ActivationName
 from pipeline.nn.blocks import Stack
 from pipeline.nn.embeddings import FactorizedEmbeddings
-from pipeline.nn.encoder import EncoderModel, check_heads, encoder
-from pipeline.nn.heads import SequenceHead, TokenHead
+from pipeline.nn.encoder import EncoderConfig, EncoderModel, layers, sequence_head, token_head
 from pipeline.nn.sharing import Part, repeat_groups, share_part
 
 Sharing: TypeAlias = Literal["all", Part, "none"]
 
 
 @config
-class AlbertConfig:
+class AlbertConfig(EncoderConfig):
     """The shape of an ALBERT; the defaults are those of the published base model.
 
     Attributes:
@@ -39,35 +36,22 @@ class AlbertConfig:
         sharing: what the layers have in common: whole layers, their ``attention`` or their feed
             forward part (``ffn``), each with its norm, or nothing.
         num_groups: of consecutive layers, each of which shares within itself; of whole layers only.
-        max_positions: the longest sequence.
-        activation: ``gelu`` (erf) or ``gelu_new`` (tanh), in blocks and token head.
-        dropout: of the embeddings and of each block's two parts; the published xxlarge model and
-            all of version 2 have 0.
-        attention_dropout: of the attention weights; likewise.
-        initializer_std: of the weights, before the cut at two deviations.
+        dropout, attention_dropout: the published xxlarge model and all of version 2 have 0.
         sentence_order: whether there is a head for ``sentence_order``.
     """
 
     family: Literal["albert"]
-    vocab_size: PositiveInt
     embedding_size: PositiveInt = 128
-    hidden_size: PositiveInt = 768
-    num_layers: PositiveInt = 12
-    num_heads: PositiveInt = 12
-    intermediate_size: PositiveInt = 3072
     sharing: Sharing = "all"
     num_groups: PositiveInt = 1
-    max_positions: PositiveInt = 512
     num_segments: PositiveInt = 2
-    activation: Literal["gelu", "gelu_new"] = "gelu_new"
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
-    attention_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
-    layer_norm_eps: PositiveFloat = 1e-12
-    initializer_std: PositiveFloat = 0.02
+    activation: ActivationName = "gelu_new"
     sentence_order: bool = True
 
     def __post_init__(self) -> None:
-        check_heads(self.hidden_size, self.num_heads)
+        super().__post_init__()
+        if self.num_layers == 1 and self.sharing != "all":
+            raise ValueError("a single layer shares with no other; use sharing all")
         if self.num_groups > 1 and self.sharing != "all":
             raise ValueError(
                 f"num_groups {self.num_groups} with sharing {self.sharing}: groups share whole "
@@ -93,10 +77,7 @@ class Albert(EncoderModel):
     """
 
     def __init__(self, config: AlbertConfig) -> None:
-        super().__init__()
-        self.outputs = config.outputs
-        self.attending = Attending(config.attention_dropout, config.hidden_size // config.num_heads)
-        self.embeddings = FactorizedEmbeddings(
+        embeddings = FactorizedEmbeddings(
             vocab_size=config.vocab_size,
             embedding_size=config.embedding_size,
             hidden_size=config.hidden_size,
@@ -105,37 +86,18 @@ class Albert(EncoderModel):
             layer_norm_eps=config.layer_norm_eps,
             dropout=config.dropout,
         )
-        self.blocks = _layers(config)
-        self.heads = nn.ModuleDict()
-        self.heads["masked_lm"] = TokenHead(
-            self.embeddings.word,
-            hidden_size=config.hidden_size,
-            activation=activation(config.activation),
-            layer_norm_eps=config.layer_norm_eps,
-        )
+        super().__init__(config, config.outputs, embeddings, _layers(config))
+        self.heads["masked_lm"] = token_head(config, embeddings.word)
         if config.sentence_order:
-            self.heads["sentence_order"] = SequenceHead(
-                hidden_size=config.hidden_size, num_classes=2
-            )
-        self.initializer_std = config.initializer_std
+            self.heads["sentence_order"] = sequence_head(config)
         self.initialize()
 
 
 def _layers(config: AlbertConfig) -> Stack:
-    distinct = encoder(
-        num_layers=config.num_groups if config.sharing == "all" else config.num_layers,
-        hidden_size=config.hidden_size,
-        num_heads=config.num_heads,
-        intermediate_size=config.intermediate_size,
-        activation_name=config.activation,
-        layer_norm_eps=config.layer_norm_eps,
-        dropout=config.dropout,
-        attention_dropout=config.attention_dropout,
-    )
     match config.sharing:
         case "all":
-            return repeat_groups(distinct, config.num_layers)
+            return repeat_groups(layers(config, config.num_groups), config.num_layers)
         case "none":
-            return distinct
+            return layers(config)
         case part:
-            return share_part(distinct, part)
+            return share_part(layers(config), part)

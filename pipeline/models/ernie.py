@@ -22,54 +22,45 @@ Deliberate deviations:
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt
-from torch import nn
+from pydantic import PositiveFloat, PositiveInt
 
 from configs.schema import config
-from pipeline.nn.activations import activation
-from pipeline.nn.attending import Attending
-from pipeline.nn.embeddings import Embeddings
-from pipeline.nn.encoder import EncoderModel, check_heads, encoder
-from pipeline.nn.heads import SequenceHead, TokenHead
+from pipeline.nn.encoder import (
+    EncoderConfig,
+    EncoderModel,
+    layers,
+    sequence_head,
+    tables,
+    token_head,
+)
 
 _SEGMENTS_OF_DIALOGUES = 4
 
 
 @config
-class ErnieConfig:
+class ErnieConfig(EncoderConfig):
     """The shape of an ERNIE 1.0; the defaults are those of the published Chinese model.
 
     Attributes:
         max_positions: the longest sequence, and the rows of the position table.
         num_segments: 2, or 4 with the two roles of dialogues.
-        activation: ``relu`` or ``gelu`` (erf), in blocks and token head.
-        dropout: of the embeddings and of each block's two parts.
-        attention_dropout: of the attention weights.
-        initializer_std: of the weights, before the cut at two deviations.
         next_sentence: whether there is a head for ``next_sentence``.
         dialogue_response: whether there is one for ``dialogue_response``.
     """
 
     family: Literal["ernie"]
     vocab_size: PositiveInt = 18000
-    hidden_size: PositiveInt = 768
-    num_layers: PositiveInt = 12
-    num_heads: PositiveInt = 12
-    intermediate_size: PositiveInt = 3072
     max_positions: PositiveInt = 513
     num_segments: PositiveInt = 2
     activation: Literal["relu", "gelu"] = "relu"
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
-    attention_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
     layer_norm_eps: PositiveFloat = 1e-5
-    initializer_std: PositiveFloat = 0.02
     next_sentence: bool = True
     dialogue_response: bool = False
 
     def __post_init__(self) -> None:
-        check_heads(self.hidden_size, self.num_heads)
+        super().__post_init__()
         if self.dialogue_response and self.num_segments < _SEGMENTS_OF_DIALOGUES:
             raise ValueError(
                 f"dialogue_response needs num_segments: {_SEGMENTS_OF_DIALOGUES}, those of pairs "
@@ -95,35 +86,9 @@ class Ernie(EncoderModel):
     """
 
     def __init__(self, config: ErnieConfig) -> None:
-        super().__init__()
-        self.outputs = config.outputs
-        self.attending = Attending(config.attention_dropout, config.hidden_size // config.num_heads)
-        self.embeddings = Embeddings(
-            vocab_size=config.vocab_size,
-            hidden_size=config.hidden_size,
-            max_positions=config.max_positions,
-            num_segments=config.num_segments,
-            layer_norm_eps=config.layer_norm_eps,
-            dropout=config.dropout,
-        )
-        self.blocks = encoder(
-            num_layers=config.num_layers,
-            hidden_size=config.hidden_size,
-            num_heads=config.num_heads,
-            intermediate_size=config.intermediate_size,
-            activation_name=config.activation,
-            layer_norm_eps=config.layer_norm_eps,
-            dropout=config.dropout,
-            attention_dropout=config.attention_dropout,
-        )
-        self.heads = nn.ModuleDict()
-        self.heads["masked_lm"] = TokenHead(
-            self.embeddings.word,
-            hidden_size=config.hidden_size,
-            activation=activation(config.activation),
-            layer_norm_eps=config.layer_norm_eps,
-        )
+        embeddings = tables(config, num_segments=config.num_segments)
+        super().__init__(config, config.outputs, embeddings, layers(config))
+        self.heads["masked_lm"] = token_head(config, embeddings.word)
         for name in config.outputs[1:]:
-            self.heads[name] = SequenceHead(hidden_size=config.hidden_size, num_classes=2)
-        self.initializer_std = config.initializer_std
+            self.heads[name] = sequence_head(config)
         self.initialize()

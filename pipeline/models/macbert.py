@@ -1,4 +1,4 @@
-"""MacBERT: BERT that corrects words which similar ones have replaced, and never sees [MASK].
+"""MacBERT: BERT that corrects words which similar ones have replaced; nothing is masked.
 
 Paper: Cui et al. 2020, https://arxiv.org/abs/2004.13922.
 Reference: none was published but the weights (https://github.com/ymcui/MacBERT).
@@ -20,47 +20,27 @@ Deliberate deviations:
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt
-from torch import nn
+from pydantic import PositiveInt
 
 from configs.schema import config
-from pipeline.nn.activations import activation
-from pipeline.nn.attending import Attending
-from pipeline.nn.embeddings import Embeddings
-from pipeline.nn.encoder import EncoderModel, check_heads, encoder
-from pipeline.nn.heads import SequenceHead, TokenHead
+from pipeline.nn.encoder import (
+    EncoderConfig,
+    EncoderModel,
+    layers,
+    sequence_head,
+    tables,
+    token_head,
+)
 
 
 @config
-class MacBertConfig:
-    """The shape of a MacBERT; the defaults are those of the published base model.
-
-    Attributes:
-        max_positions: the longest sequence.
-        activation: ``gelu`` (erf) or ``gelu_new`` (tanh), in blocks and token head.
-        dropout: of the embeddings and of each block's two parts.
-        attention_dropout: of the attention weights.
-        initializer_std: of the weights, before the cut at two deviations.
-    """
+class MacBertConfig(EncoderConfig):
+    """The shape of a MacBERT; the defaults are those of the published base model."""
 
     family: Literal["macbert"]
-    vocab_size: PositiveInt
-    hidden_size: PositiveInt = 768
-    num_layers: PositiveInt = 12
-    num_heads: PositiveInt = 12
-    intermediate_size: PositiveInt = 3072
-    max_positions: PositiveInt = 512
     num_segments: PositiveInt = 2
-    activation: Literal["gelu", "gelu_new"] = "gelu"
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
-    attention_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
-    layer_norm_eps: PositiveFloat = 1e-12
-    initializer_std: PositiveFloat = 0.02
-
-    def __post_init__(self) -> None:
-        check_heads(self.hidden_size, self.num_heads)
 
     @property
     def outputs(self) -> tuple[str, ...]:
@@ -77,37 +57,8 @@ class MacBert(EncoderModel):
     """
 
     def __init__(self, config: MacBertConfig) -> None:
-        super().__init__()
-        self.outputs = config.outputs
-        self.attending = Attending(config.attention_dropout, config.hidden_size // config.num_heads)
-        self.embeddings = Embeddings(
-            vocab_size=config.vocab_size,
-            hidden_size=config.hidden_size,
-            max_positions=config.max_positions,
-            num_segments=config.num_segments,
-            layer_norm_eps=config.layer_norm_eps,
-            dropout=config.dropout,
-        )
-        self.blocks = encoder(
-            num_layers=config.num_layers,
-            hidden_size=config.hidden_size,
-            num_heads=config.num_heads,
-            intermediate_size=config.intermediate_size,
-            activation_name=config.activation,
-            layer_norm_eps=config.layer_norm_eps,
-            dropout=config.dropout,
-            attention_dropout=config.attention_dropout,
-        )
-        self.heads = nn.ModuleDict(
-            {
-                "masked_lm": TokenHead(
-                    self.embeddings.word,
-                    hidden_size=config.hidden_size,
-                    activation=activation(config.activation),
-                    layer_norm_eps=config.layer_norm_eps,
-                ),
-                "sentence_order": SequenceHead(hidden_size=config.hidden_size, num_classes=2),
-            }
-        )
-        self.initializer_std = config.initializer_std
+        embeddings = tables(config, num_segments=config.num_segments)
+        super().__init__(config, config.outputs, embeddings, layers(config))
+        self.heads["masked_lm"] = token_head(config, embeddings.word)
+        self.heads["sentence_order"] = sequence_head(config)
         self.initialize()

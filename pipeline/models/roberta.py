@@ -9,58 +9,45 @@ Deliberate deviations:
 - There is a single segment, whatever the rows say of segments.
 - Rows 0 and 1 of the position table belong to no position, as in the reference, which counts from
   the padding's id + 1; padding has the row of position 0 here, and means nothing.
+- Weights are drawn from a normal distribution cut at two deviations; the reference's is not.
+- Of a pair, which only fine-tuning has, the exported tokenizer parts the segments by one ``</s>``;
+  the published one has two.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt
-from torch import nn
+from pydantic import PositiveFloat
 
 from configs.schema import config
-from pipeline.nn.activations import activation
-from pipeline.nn.attending import Attending
-from pipeline.nn.embeddings import Embeddings
-from pipeline.nn.encoder import EncoderModel, check_heads, encoder
-from pipeline.nn.heads import TokenHead
+from pipeline.nn.encoder import EncoderConfig, EncoderModel, layers, tables, token_head
 
 FIRST_POSITION = 2
 """The row of position 0: one after the id of the padding, which is 1."""
 
 
 @config
-class RobertaConfig:
+class RobertaConfig(EncoderConfig):
     """The shape of a RoBERTa; the defaults are those of the published base model.
 
     Attributes:
         max_positions: the longest sequence; the table has two rows more.
-        activation: ``gelu`` (erf) or ``gelu_new`` (tanh), in the blocks; the head has ``gelu``.
-        dropout: of the embeddings and of each block's two parts.
-        attention_dropout: of the attention weights.
-        initializer_std: of the weights, before the cut at two deviations.
+        activation: of the blocks; the head has ``gelu``.
     """
 
     family: Literal["roberta"]
-    vocab_size: PositiveInt
-    hidden_size: PositiveInt = 768
-    num_layers: PositiveInt = 12
-    num_heads: PositiveInt = 12
-    intermediate_size: PositiveInt = 3072
-    max_positions: PositiveInt = 512
-    activation: Literal["gelu", "gelu_new"] = "gelu"
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
-    attention_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
     layer_norm_eps: PositiveFloat = 1e-5
-    initializer_std: PositiveFloat = 0.02
-
-    def __post_init__(self) -> None:
-        check_heads(self.hidden_size, self.num_heads)
 
     @property
     def outputs(self) -> tuple[str, ...]:
         """What the model predicts."""
         return ("masked_lm",)
+
+    @property
+    def pad_id(self) -> int:
+        """Positions count from the next id."""
+        return FIRST_POSITION - 1
 
     @property
     def num_segments(self) -> int:
@@ -74,37 +61,8 @@ class Roberta(EncoderModel):
     heeds_segments = False
 
     def __init__(self, config: RobertaConfig) -> None:
-        super().__init__()
-        self.outputs = config.outputs
-        self.attending = Attending(config.attention_dropout, config.hidden_size // config.num_heads)
-        self.embeddings = Embeddings(
-            vocab_size=config.vocab_size,
-            hidden_size=config.hidden_size,
-            max_positions=config.max_positions + FIRST_POSITION,
-            num_segments=config.num_segments,
-            layer_norm_eps=config.layer_norm_eps,
-            dropout=config.dropout,
-            first_position=FIRST_POSITION,
-        )
-        self.blocks = encoder(
-            num_layers=config.num_layers,
-            hidden_size=config.hidden_size,
-            num_heads=config.num_heads,
-            intermediate_size=config.intermediate_size,
-            activation_name=config.activation,
-            layer_norm_eps=config.layer_norm_eps,
-            dropout=config.dropout,
-            attention_dropout=config.attention_dropout,
-        )
-        self.heads = nn.ModuleDict(
-            {
-                "masked_lm": TokenHead(
-                    self.embeddings.word,
-                    hidden_size=config.hidden_size,
-                    activation=activation("gelu"),  # whatever the blocks have, as in transformers
-                    layer_norm_eps=config.layer_norm_eps,
-                )
-            }
-        )
-        self.initializer_std = config.initializer_std
+        embeddings = tables(config, num_segments=config.num_segments, first_position=FIRST_POSITION)
+        super().__init__(config, config.outputs, embeddings, layers(config))
+        # Whatever the blocks have, as in transformers.
+        self.heads["masked_lm"] = token_head(config, embeddings.word, named="gelu")
         self.initialize()

@@ -10,6 +10,7 @@ Deliberate deviations:
   the mean on each GPU, and divides by the number of targets plus one, so as not to divide by zero.
 - Spans beyond ``max_span_index`` tokens are asked for their first ones, as there, but no scores are
   computed for places that no token stands at.
+- Weights are drawn from a normal distribution cut at two deviations; the reference's is not.
 - Sequences may be packed: positions restart, and attention stays within each.
 
 A single segment is trained. The table has two rows, as the published models', so that pairs can be
@@ -21,53 +22,32 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 from jaxtyping import Float
-from pydantic import Field, PositiveFloat, PositiveInt
-from torch import Tensor, nn
+from pydantic import Field, PositiveInt
+from torch import Tensor
 
 from configs.schema import config
 from pipeline.batch import Targets
 from pipeline.nn.activations import activation
-from pipeline.nn.attending import Attending
-from pipeline.nn.embeddings import Embeddings
-from pipeline.nn.encoder import EncoderModel, check_heads, encoder
-from pipeline.nn.heads import SpanBoundaryHead, TokenHead
+from pipeline.nn.encoder import EncoderConfig, EncoderModel, layers, tables, token_head
+from pipeline.nn.heads import SpanBoundaryHead
 from pipeline.nn.scores import Scores
 from preprocessing.corruption import Scheme, SpansConfig
 
 
 @config
-class SpanBertConfig:
+class SpanBertConfig(EncoderConfig):
     """The shape of a SpanBERT; the defaults are those of the published base model.
 
     Attributes:
-        max_positions: the longest sequence.
-        activation: ``gelu`` (erf) or ``gelu_new`` (tanh), in blocks and heads.
-        dropout: of the embeddings and of each block's two parts.
-        attention_dropout: of the attention weights.
-        initializer_std: of the weights, before the cut at two deviations.
         max_span_index: so many tokens of a span can be asked of its boundary; not less than that
             of the corruption ``spans``.
         span_index_size: width of the embedding of a token's index in its span.
     """
 
     family: Literal["spanbert"]
-    vocab_size: PositiveInt
-    hidden_size: PositiveInt = 768
-    num_layers: PositiveInt = 12
-    num_heads: PositiveInt = 12
-    intermediate_size: PositiveInt = 3072
-    max_positions: PositiveInt = 512
     num_segments: Annotated[int, Field(ge=2)] = 2
-    activation: Literal["gelu", "gelu_new"] = "gelu"
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
-    attention_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
-    layer_norm_eps: PositiveFloat = 1e-12
-    initializer_std: PositiveFloat = 0.02
     max_span_index: PositiveInt = 15
     span_index_size: PositiveInt = 200
-
-    def __post_init__(self) -> None:
-        check_heads(self.hidden_size, self.num_heads)
 
     @property
     def outputs(self) -> tuple[str, ...]:
@@ -84,47 +64,18 @@ class SpanBert(EncoderModel):
     """
 
     def __init__(self, config: SpanBertConfig) -> None:
-        super().__init__()
-        self.outputs = config.outputs
+        embeddings = tables(config, num_segments=config.num_segments)
+        super().__init__(config, config.outputs, embeddings, layers(config))
         self._max_span_index = config.max_span_index
-        self.attending = Attending(config.attention_dropout, config.hidden_size // config.num_heads)
-        self.embeddings = Embeddings(
-            vocab_size=config.vocab_size,
+        self.heads["masked_lm"] = token_head(config, embeddings.word)
+        self.heads["span_boundary"] = SpanBoundaryHead(
+            embeddings.word,
             hidden_size=config.hidden_size,
-            max_positions=config.max_positions,
-            num_segments=config.num_segments,
+            max_index=config.max_span_index,
+            index_size=config.span_index_size,
+            activation=activation(config.activation),
             layer_norm_eps=config.layer_norm_eps,
-            dropout=config.dropout,
         )
-        self.blocks = encoder(
-            num_layers=config.num_layers,
-            hidden_size=config.hidden_size,
-            num_heads=config.num_heads,
-            intermediate_size=config.intermediate_size,
-            activation_name=config.activation,
-            layer_norm_eps=config.layer_norm_eps,
-            dropout=config.dropout,
-            attention_dropout=config.attention_dropout,
-        )
-        self.heads = nn.ModuleDict(
-            {
-                "masked_lm": TokenHead(
-                    self.embeddings.word,
-                    hidden_size=config.hidden_size,
-                    activation=activation(config.activation),
-                    layer_norm_eps=config.layer_norm_eps,
-                ),
-                "span_boundary": SpanBoundaryHead(
-                    self.embeddings.word,
-                    hidden_size=config.hidden_size,
-                    max_index=config.max_span_index,
-                    index_size=config.span_index_size,
-                    activation=activation(config.activation),
-                    layer_norm_eps=config.layer_norm_eps,
-                ),
-            }
-        )
-        self.initializer_std = config.initializer_std
         self.initialize()
 
     def misfit(self, scheme: Scheme) -> str | None:

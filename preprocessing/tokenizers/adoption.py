@@ -11,6 +11,7 @@ from tokenizers.models import WordPiece
 
 from preprocessing.storage import InputError
 from preprocessing.tokenizers.models import (
+    SENTENCEPIECE_FILE,
     TOKENIZER_FILE,
     AnyModel,
     SentencePieceModel,
@@ -32,6 +33,8 @@ def existing_file(path: Path) -> Path:
     """
     if path.is_file():
         return path
+    if (path / SENTENCEPIECE_FILE).is_file():
+        return path / SENTENCEPIECE_FILE  # an export of ours holds what became of it, too
     models = sorted(path.glob("*.model")) if path.is_dir() else []
     given = [path / TOKENIZER_FILE] if (path / TOKENIZER_FILE).is_file() else []
     found = [*given, *models] or [path / VOCABULARY_FILE]

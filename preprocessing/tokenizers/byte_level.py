@@ -9,8 +9,6 @@ from tokenizers.models import BPE
 from tokenizers.trainers import BpeTrainer
 
 from preprocessing.tokenizers.settings import ByteLevelBPEConfig
-from preprocessing.tokenizers.specials import roles_of
-from preprocessing.tokenizers.template import add_template
 
 
 def train_byte_level(
@@ -32,5 +30,4 @@ def train_byte_level(
         show_progress=False,
     )
     tokenizer.train_from_iterator(texts(), trainer=trainer)
-    add_template(tokenizer, roles_of(config.special_tokens))
     return tokenizer

@@ -10,7 +10,6 @@ from tokenizers.models import WordLevel
 
 from preprocessing.tokenizers.settings import CharactersConfig
 from preprocessing.tokenizers.specials import roles_of
-from preprocessing.tokenizers.template import add_template
 
 _CODE_POINTS = 0x110000
 
@@ -58,5 +57,4 @@ def characters_pipeline(characters: list[str], config: CharactersConfig) -> Toke
     tokenizer.normalizer = normalizers.Sequence(steps)
     tokenizer.decoder = decoders.Fuse()
     tokenizer.add_special_tokens(list(config.reserved_tokens))
-    add_template(tokenizer, roles)
     return tokenizer

@@ -22,7 +22,7 @@ USUAL_NAMES: Mapping[Role, tuple[str, ...]] = {
 """Names that are recognised, the first one that a vocabulary holds; XLNet's has ``<cls>`` and
 ``<s>`` and means the former."""
 
-_BRACKETED = re.compile(r"\[[^\s\[\]]+\]|<[^\s<>]+>")
+_BRACKETED = re.compile(r"(?=.*[^\W_])(\[[^\s\[\]]+\]|<[^\s<>]+>)")
 _SENTINEL = re.compile(r"<extra_id_[0-9]+>")
 
 

@@ -90,7 +90,8 @@ def test_what_is_shared_says_how_many_weights_there_are(sharing: str, millions: 
 
 
 def test_layers_belong_to_groups_in_a_row() -> None:
-    """Layer i to group floor(i * groups / layers), also where the groups are of unlike sizes."""
+    """Layer i to group int(i / (layers / groups)), in floats: so transformers reckons."""
+    assert first_layers(18, 14)[8:11] == (8, 8, 10)  # 9 * 14 / 18 is 7, and 9 / (18 / 14) below it
     assert first_layers(6, 2) == (0, 0, 0, 3, 3, 3)
     assert first_layers(5, 2) == (0, 0, 0, 3, 3)
     assert first_layers(12, 5) == (0, 0, 0, 3, 3, 5, 5, 5, 8, 8, 10, 10)

@@ -28,8 +28,10 @@ def reference_of(family: Family, config: ModelConfig) -> Reference:
 
 
 @LIKE
-@pytest.mark.parametrize("shape", ["tiny", "odd", "based"])
-def test_packed_logits_are_those_of_transformers_unpacked(family: Family, shape: str) -> None:
+@pytest.mark.parametrize(("number", "shape"), enumerate(["tiny", "odd", "based"]))
+def test_packed_logits_are_those_of_transformers_unpacked(
+    family: Family, number: int, shape: str
+) -> None:
     config: ModelConfig = getattr(family, shape)
     theirs = reference_of(family, config)
     ours = build_model(config).eval()
@@ -45,7 +47,8 @@ def test_packed_logits_are_those_of_transformers_unpacked(family: Family, shape:
         outputs, expected = ours(batch), theirs(unpack(batch))
     assert expected.keys() == targets.keys()
     for name, scores in expected.items():
-        torch.testing.assert_close(logits(outputs[name]), scores, atol=1e-5, rtol=0)
+        bound = 5 * family.measured[number]  # other processors round otherwise
+        torch.testing.assert_close(logits(outputs[name]), scores, atol=bound, rtol=0)
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import torch
 import transformers
 from safetensors.torch import load_file, save_file
 
+from pipeline.commands import import_folder
 from pipeline.huggingface.importing import import_model
 from pipeline.huggingface.names import TensorError
 from pipeline.models.bert import Bert
@@ -80,6 +81,43 @@ def test_names_of_older_checkpoints_are_read(tmp_path: Path) -> None:
     assert all(torch.equal(state[name], tensor) for name, tensor in expected.items())
 
 
+def test_what_published_folders_hold_beside_the_model_is_left_aside(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    settings = transformers.RobertaConfig(
+        **SHAPE, type_vocab_size=1, max_position_embeddings=34, layer_norm_eps=1e-5
+    )
+    transformers.RobertaForMaskedLM(settings).save_pretrained(tmp_path)
+    expected = import_model(tmp_path)[1]
+    beside = {
+        "roberta.embeddings.position_ids": torch.arange(34).unsqueeze(0),
+        "roberta.pooler.dense.weight": torch.ones(16, 16),
+        "roberta.pooler.dense.bias": torch.ones(16),
+    }
+    rewrite(tmp_path, lambda tensors: tensors.update(beside))
+    config, state = import_model(tmp_path)
+    assert config.max_positions == 32
+    assert state.keys() == expected.keys()
+    assert all(torch.equal(state[name], tensor) for name, tensor in expected.items())
+
+
+@pytest.mark.parametrize(
+    ("files", "kept"),
+    [
+        (["vocab.txt"], ["vocab.txt"]),
+        (["tokenizer.json", "vocab.txt"], ["tokenizer.json", "vocab.txt"]),
+        (["tokenizer.json", "tokenizer.model"], ["tokenizer.model"]),
+        ([], []),
+    ],
+)
+def test_the_tokenizer_comes_along(tmp_path: Path, files: list[str], kept: list[str]) -> None:
+    save(transformers.BertForMaskedLM, tmp_path / "theirs")
+    for name in files:
+        (tmp_path / "theirs" / name).write_text(name)
+    import_folder(tmp_path / "theirs", tmp_path / "ours")
+    found = {path.name: path.read_text() for path in (tmp_path / "ours" / "tokenizer").iterdir()}
+    assert found == {name: name for name in kept}
+
+
 def test_half_precision_is_read_as_fp32(tmp_path: Path) -> None:
     save(transformers.BertForMaskedLM, tmp_path)
     rewrite(tmp_path, lambda t: t.update({name: x.half() for name, x in t.items()}))
@@ -115,7 +153,7 @@ def test_every_tensor_that_does_not_fit_is_named(tmp_path: Path) -> None:
         ({"position_embedding_type": "relative_key"}, "only 'absolute' is supported"),
         ({"is_decoder": True}, "is_decoder is True; only False"),
         ({"tie_word_embeddings": False}, "tie_word_embeddings is False"),
-        ({"hidden_act": "swish"}, "'gelu' or 'gelu_new'"),
+        ({"hidden_act": "swish"}, "'gelu', 'gelu_new' or 'relu'"),
     ],
 )
 def test_models_that_are_no_bert_of_ours_are_refused(

@@ -61,7 +61,7 @@ def test_it_holds_the_recipe_and_every_figure(tmp_path: Path, recipe: Path) -> N
     run = run_of(recipe, tmp_path)
     measure(tmp_path, "abc")
     card = model_card(run, tmp_path)
-    assert f"Weights after step 7 of {run.total_steps}, seed 12345." in card
+    assert f"Weights after step 7 of {run.total_steps}, seed 12345; " in card
     shape, said = (yaml.safe_load(part.split("```")[0]) for part in card.split("```yaml\n")[1:])
     plain = run.plain()
     assert shape == plain["model"]

@@ -189,11 +189,12 @@ def test_an_evaluation_of_another_version_is_made_anew(copied):
     written = evaluate_run(copied, None, only_if_stale=True)
     path = copied.output.directory / EVALUATION_FILE
     path.write_text(json.dumps({**json.loads(path.read_text()), "version": 1}))
+    assert read_evaluation(copied.output.directory) is None
     assert evaluate_run(copied, None, only_if_stale=True) == written
     assert read_evaluation(copied.output.directory).version == 2
 
 
-@pytest.mark.parametrize("text", ["{", "[]", '{"version": 0}', '{"version": 2, "sets": 3}'])
+@pytest.mark.parametrize("text", ["{", "[]", '{"version": 9}', '{"version": 2, "sets": 3}'])
 def test_a_damaged_file_is_refused(tmp_path, text):
     (tmp_path / EVALUATION_FILE).write_text(text)
     with pytest.raises(InputError, match="evaluate again"):

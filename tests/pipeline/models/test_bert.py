@@ -143,7 +143,7 @@ def test_a_recipe_decodes_strictly(tmp_path: Path) -> None:
     ("override", "message"),
     [
         ("model.num_heads=5", "hidden_size 16 is no multiple of num_heads 5"),
-        ("model.activation=swish", "'gelu' or 'gelu_new'"),
+        ("model.activation=swish", "'gelu', 'gelu_new' or 'relu'"),
         ("model.dropout=1.0", "less than 1"),
         ("model.num_layers=0", "greater than 0"),
         ("model.num_head=4", "did you mean 'num_heads'"),

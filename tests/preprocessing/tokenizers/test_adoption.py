@@ -11,6 +11,7 @@ from preprocessing.commands import run_preparation
 from preprocessing.settings import Preparation
 from preprocessing.storage import InputError, Manifest
 from preprocessing.tokenizers import SentencePieceConfig
+from preprocessing.tokenizers.adoption import existing_file
 from preprocessing.tokenizers.sentencepiece import TrainingLines, train_sentencepiece
 from preprocessing.vocabulary import Vocabulary
 
@@ -95,6 +96,15 @@ def test_unusual_names_are_given_and_belong_to_the_identity(tmp_path: Path) -> N
     assert len(digests) == 3
     with pytest.raises(InputError, match=r"tokenizer\.specials: the vocabulary has no <none>"):
         adopt(tmp_path / "none", path, specials={"pad": "<none>"})
+
+
+def test_an_export_with_a_model_and_what_became_of_it_means_the_model(tmp_path: Path) -> None:
+    for name in ("tokenizer.json", "tokenizer.model"):
+        (tmp_path / name).write_text("")
+    assert existing_file(tmp_path) == tmp_path / "tokenizer.model"
+    (tmp_path / "tokenizer.model").rename(tmp_path / "spiece.model")
+    with pytest.raises(InputError, match="name the one that is meant"):
+        existing_file(tmp_path)
 
 
 def test_byte_level_tokenizer_json_stays_as_it_is(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from preprocessing.stages.train_tokenizer import train
 from preprocessing.tokenizers import TokenizerConfig
 from preprocessing.tokenizers.models import SentencePieceModel
 from preprocessing.tokenizers.specials import check_special_tokens, roles_of
+from preprocessing.tokenizers.template import add_template
 from preprocessing.vocabulary import Vocabulary
 
 KINDS: dict[str, dict[str, Any]] = {
@@ -78,6 +79,9 @@ def test_the_ids_of_families(kind: str, tokens: list[str], ids: dict[str, int]) 
         assert (processor.bos_id(), processor.eos_id()) == (ids.get("start", -1), ids["separator"])
         return
     tokenizer = model.tokenizer
+    if kind in ("byte_level", "characters"):  # these get it on export, and keep their digest
+        assert tokenizer.post_processor is None
+        add_template(tokenizer, roles_of(tokens))
     (own,) = model.encode(["de mi"])
     before = [ids["start"]] if "start" in ids else []
     after = [ids["separator"]]
@@ -110,6 +114,7 @@ def test_the_usual_ones_change_nothing(tmp_path: Path) -> None:
         (["<unk>"], r"none is \[PAD\] or <pad>"),
         (["<pad>", "<unk>", "mask"], r"mask is not written \[...\] or <...>"),
         (["<pad>", "<unk>", "<a b>"], r"<a b> is not written"),
+        (["<pad>", "<unk>", "[...]"], r"\[...\] is not written"),
         (["<pad>", "<unk>", "<extra_id_3>"], "<extra_id_3> is a sentinel"),
     ],
 )

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+import torch
 from own_heads import SentenceOrders, SpanBoundaries, boundaries, orders
-from references import Reference, Theirs
+from references import PADDING_IS_1, Reference, Theirs
+from torch import Tensor, nn
 
-from pipeline.batch import Targets
+from pipeline.batch import Batch, Targets
 from pipeline.huggingface.proof import Probe
 from pipeline.huggingface.tokenizer import TokenizerInfo
 from pipeline.models import ModelConfig
@@ -253,3 +255,69 @@ FAMILIES: Mapping[str, Family] = {
         asked=boundaries,
     ),
 }
+
+
+class DialogueResponses(Theirs):
+    """ERNIE's head for dialogues: tanh of a dense layer on the first hidden state, two classes."""
+
+    def __init__(self, config: ErnieConfig, tokenizer: TokenizerInfo = PADDING_IS_1) -> None:
+        super().__init__(config, tokenizer)
+        self.pooler = nn.Linear(config.hidden_size, config.hidden_size)
+        self.classifier = nn.Linear(config.hidden_size, 2)
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        """Logits of both heads."""
+        made = super().forward(batch)
+        asked = batch.targets.get("dialogue_response")
+        if asked is not None:
+            states = self.model.ernie(
+                input_ids=batch.ids.long(),
+                token_type_ids=batch.segment_ids.long(),
+                attention_mask=(batch.sequence_ids > 0).long(),
+            ).last_hidden_state
+            firsts = states[asked.indices // batch.ids.shape[1], 0]
+            made["dialogue_response"] = self.classifier(torch.tanh(self.pooler(firsts)))
+        return made
+
+    def ours(self) -> dict[str, Tensor]:
+        """All weights under the names of our ``state_dict``."""
+        own = {"pooler": self.pooler, "classifier": self.classifier}
+        return super().ours() | {
+            f"heads.dialogue_response.{part}.{name}": tensor.detach().clone()
+            for part, layer in own.items()
+            for name, tensor in layer.named_parameters()
+        }
+
+
+def responses(probe: Probe) -> dict[str, Targets]:
+    """Both sequences of a probe."""
+    return {"dialogue_response": probe.firsts}
+
+
+DIALOGUES = Family(
+    tiny=ErnieConfig(
+        family="ernie",
+        **SMALL,
+        **STILL,
+        intermediate_size=32,
+        num_segments=4,
+        next_sentence=False,
+        dialogue_response=True,
+    ),
+    odd=replace(FAMILIES["ernie"].odd, num_segments=5, next_sentence=False, dialogue_response=True),
+    based=replace(
+        FAMILIES["ernie"].based, num_segments=4, next_sentence=False, dialogue_response=True
+    ),
+    published={},
+    measured=FAMILIES["ernie"].measured,
+    examples={
+        "layout": {"kind": "dialogues", "speakers": ["Q:", "A:"]},
+        "corruption": {"kind": "units", "level": {"tokens": 1, "words": 1}},
+    },
+    reference=DialogueResponses,
+    asked=responses,
+)
+"""ERNIE on dialogues, of which test_ernie_dialogues.py asks what is asked of families.
+
+It is none of them: their made-up corpus has no speakers, and there are no real dialogues to learn.
+"""

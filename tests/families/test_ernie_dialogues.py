@@ -4,19 +4,28 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from unittest import mock
 
+import family_runs
 import pytest
+import test_family_export as family_export
+import test_family_parity as family_parity
+import test_family_ranks as family_ranks
+import test_family_training as family_training
 import torch
 import torch.nn.functional as F
 import transformers
+from family_cases import DIALOGUES
 from references import unpack
 from safetensors.torch import load_file
 from small_run import Job, records, run_job, weights, write_corpus
 
 from configs.schema import ConfigError, load
+from pipeline.commands import evaluate_run, export_run
 from pipeline.data import Deal, MicroBatch
 from pipeline.data import load as load_batches
 from pipeline.fitting import fit
@@ -30,11 +39,12 @@ from pipeline.objectives.task import PretrainingTask
 from pipeline.opening import open_data
 from pipeline.phases import Timeline
 from pipeline.settings import Run, decode_run
+from pipeline.training.start import start_training
 from preprocessing.commands import run_preparation
 from preprocessing.layouts.pairs import NEXT, RANDOM
 from preprocessing.vocabulary import Vocabulary
 
-STEPS = 8
+STEPS, NAME = 8, "ernie_dialogues"
 RECIPE = """
 seed: 5
 corpus:
@@ -74,17 +84,21 @@ output: {{directory: {root}/run}}
 """
 
 
+def write_talks(path: Path, documents: int, seed: int = 0) -> None:
+    """Made-up dialogues: a sentence of the made-up prose a turn."""
+    write_corpus(path, documents, seed)
+    talks = []
+    for number, text in enumerate(path.read_text().split("\n\n")):
+        speakers = "QAQQAAQAQAAQQ"[number % 3 :]
+        talks.append("\n".join(map("{}: {}".format, speakers, text.split(". "))))
+    path.write_text("\n\n".join(talks))
+
+
 @pytest.fixture(scope="module")
 def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("dialogues")
     write_corpus(root / "prose.txt")
-    write_corpus(root / "spoken.txt", documents=150, seed=1)
-    talks = []
-    for number, text in enumerate((root / "spoken.txt").read_text().split("\n\n")):
-        sentences = text.split(". ")
-        speakers = "QAQQAAQAQAAQQ"[number % 3 :]
-        talks.append("\n".join(map("{}: {}".format, speakers, sentences)))
-    (root / "forum.txt").write_text("\n\n".join(talks))
+    write_talks(root / "forum.txt", documents=150, seed=1)
     path = root / "recipe.yaml"
     path.write_text(RECIPE.format(root=root))
     for _ in run_preparation(decode_run(load(path)).preparation):
@@ -271,3 +285,61 @@ def test_their_loss_takes_our_labels_of_next_sentences(recipe: Path, tmp_path: P
     assert abs(float(given.loss - one - loss)) < 1e-5  # measured: 1.2e-7
     assert abs(float(turned - loss)) > 0.1, "with the two rows changed it would be another loss"
     assert math.isfinite(float(loss))
+
+
+# -- what is asked of all families ---------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def recipe_of(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Path]]:
+    """The recipe of the small run, on dialogues; the case counts as a family meanwhile."""
+    root = tmp_path_factory.mktemp("family")
+    write_talks(root / "talks.txt", documents=200)
+    case = replace(DIALOGUES, corpus={"inputs": [str(root / "talks.txt")]})
+    path = family_runs.prepare_family(root / NAME, NAME, case)
+    with mock.patch.dict(family_training.FAMILIES, {NAME: case}):
+        yield lambda name: path
+
+
+@pytest.mark.parametrize("rows", family_training.ROWS_OF)
+def test_twenty_steps_are_those_of_a_plain_loop(
+    recipe_of: Callable[[str], Path], rows: str
+) -> None:
+    family_training.test_twenty_steps_are_those_of_a_plain_loop_over_the_reference(
+        recipe_of, NAME, rows
+    )
+
+
+def test_the_packed_loss_is_the_unpacked_one(recipe_of: Callable[[str], Path]) -> None:
+    family_training.test_the_packed_loss_is_the_unpacked_one(recipe_of, NAME)
+
+
+@pytest.mark.parametrize(
+    "stages", [(2,), pytest.param(family_ranks.STAGES, marks=pytest.mark.slow)]
+)
+def test_two_ranks_agree_and_resume(
+    recipe_of: Callable[[str], Path], tmp_path: Path, stages: tuple[int, ...]
+) -> None:
+    runs = family_ranks.train(tmp_path, recipe_of, [(NAME, stage) for stage in stages])
+    for stage in stages:
+        family_ranks.check_agreement(runs, NAME, stage)
+        family_ranks.check_resumption(runs, NAME, stage)
+
+
+def test_a_trained_run_exports_and_comes_back(recipe_of: Callable[[str], Path]) -> None:
+    path = recipe_of(NAME)
+    run = decode_run(
+        load(path, [*family_export.SHORT, f"output.directory={path.parent / 'exported'}"])
+    )
+    with mock.patch.dict(os.environ, {"OMP_NUM_THREADS": "1"}):
+        start_training(run)
+    evaluate_run(run, None)
+    exported = family_export.Exported(run, Path(export_run(run, None)["directory"]))
+    family_export.test_the_folder_loads_whole_and_imports_identical_tensors(exported)
+    family_export.test_the_tokenizer_gives_the_same_ids(exported)
+    family_export.test_the_card_says_data_recipe_and_figures(exported)
+
+
+@pytest.mark.parametrize(("number", "shape"), enumerate(["tiny", "odd", "based"]))
+def test_packed_logits_are_those_of_plain_code(number: int, shape: str) -> None:
+    family_parity.test_packed_logits_are_those_of_transformers_unpacked(DIALOGUES, number, shape)

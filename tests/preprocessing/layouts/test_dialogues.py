@@ -1,6 +1,8 @@
 """Three turns of a dialogue: their roles, their labels, and who takes whose place."""
 
+import itertools
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,16 @@ from hypothesis import strategies as st
 from configs.schema import ConfigError
 from preprocessing.layouts import DialoguesConfig
 from preprocessing.layouts.base import FRAMES, Cut, Material, document_of
-from preprocessing.layouts.dialogues import FAKE, QUERY, REAL, RESPONSE, Dialogues, _fitted
+from preprocessing.layouts.dialogues import (
+    FAKE,
+    QUERY,
+    REAL,
+    RESPONSE,
+    Dialogues,
+    Marks,
+    SpeakerMark,
+    _fitted,
+)
 from preprocessing.rows import RowSet
 from preprocessing.settings import Preparation
 from preprocessing.storage import InputError
@@ -21,7 +32,12 @@ from preprocessing.tokens import TokenStore
 from preprocessing.vocabulary import Vocabulary
 
 ASK, ANSWER = 1, 2
-MARKS = (((ASK,), 0), ((ANSWER,), 1))
+SURFACES = [f"{token};".encode() for token in range(5000)]
+MARKS = Marks(
+    [SpeakerMark("1;", SURFACES[ASK], 0), SpeakerMark("2;", SURFACES[ANSWER], 1)],
+    SURFACES,
+    np.zeros(len(SURFACES), dtype=bool),
+)
 STAGES = ("ingest", "deduplicate", "tokenizer", "tokenize")
 Turns = list[tuple[int, list[list[int]]]]
 
@@ -51,13 +67,8 @@ def cut_of(
 
 def turns_of(documents: list[list[list[int]]], cut: Cut) -> list[list[list[int]]]:
     store = ListStore(documents)
-    spans = zip(
-        cut.pieces.documents.tolist(),
-        cut.pieces.starts.tolist(),
-        cut.pieces.stops.tolist(),
-        strict=True,
-    )
-    flat = [store.ids(document)[start:stop].tolist() for document, start, stop in spans]
+    spans = zip(cut.pieces.documents, cut.pieces.starts, cut.pieces.stops, strict=True)
+    flat = [store.ids(int(document))[start:stop].tolist() for document, start, stop in spans]
     return [flat[place : place + 3] for place in range(0, len(flat), 3)]
 
 
@@ -135,6 +146,67 @@ def test_a_lonely_dialogue_is_real() -> None:
     documents = [dialogue([(ASK, [[10]]), (ANSWER, [[11]]), (ASK, [[12]])])]
     assert cut_of(documents, fake=1.0).labels.tolist() == [REAL]
     assert cut_of([*documents, [[ASK]]], fake=1.0).labels.tolist() == [REAL], "of one without words"
+
+
+def test_a_stranger_that_says_the_same_makes_no_fake() -> None:
+    documents = [
+        dialogue([(ASK, [[10 + document]]), (ANSWER, [[7]]), (ASK, [[7]])]) for document in range(9)
+    ]
+    plain = turns_of(documents, cut_of(documents))
+    kept = 0
+    for copy in range(20):
+        cut = cut_of(documents, fake=1.0, copy=copy)
+        for three, own, label in zip(turns_of(documents, cut), plain, cut.labels, strict=True):
+            assert (label == FAKE) == (three != own)
+            kept += label == REAL
+        real = np.repeat(cut.labels == REAL, 3)
+        of_rows = np.repeat([document_of(int(one)) for one in cut.ids], 3)
+        assert (cut.pieces.documents == of_rows)[real].all()
+    # The first turn is always another one; of the last two a stranger is one of three turns.
+    share = 2 / 3 * 2 / 3
+    assert abs(kept / 180 - share) < 4 * math.sqrt(share * (1 - share) / 180)
+
+
+def test_a_stranger_that_reads_the_same_once_it_is_cut_makes_no_fake() -> None:
+    documents = [
+        dialogue([(speaker, [[7] * size]) for speaker in (ASK, ANSWER, ASK)]) for size in (9, 30)
+    ]
+    assert cut_of(documents, fake=1.0, length=13).labels.tolist() == [REAL, REAL]
+    assert cut_of(documents, fake=1.0, length=100).labels.tolist() == [FAKE, FAKE]
+
+
+def test_tokens_in_no_sequence_are_counted() -> None:
+    turns: Turns = [((ASK, ANSWER)[n % 2], [[10] * (n + 1)]) for n in range(3)]
+    assert cut_of([dialogue(turns)]).left_out == 0
+    assert cut_of([dialogue(turns)], length=9).left_out == 1, "5 of 6 have room"
+    assert cut_of([dialogue(turns[:2])]).left_out == 3
+    assert cut_of([dialogue([(ASK, [[10, 11]])] * 4)]).left_out == 8, "all by one speaker"
+    documents = [dialogue([((ASK, ANSWER)[n % 2], [[10 + n] * 2]) for n in range(4)]), []]
+    assert {cut_of(documents, copy=copy).left_out for copy in range(5)} == {2}
+    documents = [
+        dialogue([((ASK, ANSWER)[n % 2], [[100 * d + n] * 5]) for n in range(3)]) for d in (1, 2)
+    ]
+    cut = cut_of(documents, fake=1.0, length=13)
+    assert cut.labels.tolist() == [FAKE, FAKE]
+    assert cut.left_out == 2 * (2 + 2), "the replaced turn's tokens have given way, not been cut"
+
+
+def test_each_document_is_read_once_however_many_strangers_it_lends() -> None:
+    class Counting(ListStore):
+        asked = 0
+
+        def sentence_lengths(self, document: int) -> Any:
+            self.asked += 1
+            return super().sentence_lengths(document)
+
+    documents = [
+        dialogue([((ASK, ANSWER)[n % 2], [[100 * d + n]]) for n in range(90)]) for d in range(3)
+    ]
+    store: Any = Counting(documents)
+    material = Material(store, range(3), 40, FRAMES["cls_sep"], seed=1, copy=0)
+    cut = Dialogues(MARKS, 1.0).cut(material)
+    assert (cut.labels == FAKE).sum() > 80
+    assert store.asked == 3
 
 
 def test_dialogues_do_not_depend_on_who_cuts_them() -> None:
@@ -226,7 +298,7 @@ def test_rows_hold_roles(mode: str, tmp_path: Path) -> None:
         }
         known = {"[CLS]几点了？[SEP]三点。[SEP]不，四点了。[SEP]": "2" * 6 + "3" * 4 + "3" * 7}
         known["[CLS]你好。[SEP]有人吗？[SEP]有。[SEP]"] = "2" * 5 + "2" * 5 + "3" * 3
-        assert known.items() & pairs.items()
+        assert known.items() <= pairs.items()
         assert not any("甲" in text or "乙" in text for text in pairs)
 
 
@@ -244,7 +316,82 @@ def test_documents_without_marks_are_refused(tmp_path: Path) -> None:
             DialoguesConfig(kind="dialogues", speakers=speakers).bind(vocabulary)
     several = DialoguesConfig(kind="dialogues", speakers=("甲", ("乙", "乙：")))
     bound_several = several.bind(vocabulary)
-    assert [len(mark) for mark, _ in bound_several.marks] == [2, 1, 1]
+    assert [mark.text for mark in bound_several.marks.marks] == ["乙：", "甲", "乙"]
+
+
+def test_static_rows_are_the_dynamic_ones(tmp_path: Path) -> None:
+    layout = {"kind": "dialogues", "speakers": ["甲：", "乙："], "fake_probability": 0.5}
+    made = []
+    for mode in ("static", "dynamic"):
+        preparation = prepare(tmp_path / mode, RAW, layout=layout, mode=mode, pack=True)
+        run_stages(preparation, (*STAGES, "examples"))
+        rows = RowSet(preparation.examples_directory("talks"), "train", seed=preparation.seed)
+        scheme = preparation.examples["talks"].corruption
+        made.append(rows.arrays(scheme, np.arange(rows.num_rows[0]), epoch=0))
+    one, other = (arrays.named() for arrays in made)
+    assert one.keys() == other.keys()
+    for name, values in one.items():
+        assert (values == other[name]).all(), name
+    labels = made[0].targets["dialogue_response"].labels
+    assert (labels == REAL).sum() > 5
+    assert (labels == FAKE).sum() > 5
+
+
+QUOTED = [re.sub("：(.*)", r"：“\1”", document) for document in RAW[len(TALKS) :]]
+
+
+def cut_with(folder: Path, documents: list[str], tokenizer: Any, speakers: Any) -> list[list[str]]:
+    """The tokens of the turns of each three, without fakes."""
+    write_documents(folder / "raw" / "a.txt", documents)
+    preparation = prepare_config(folder, tokenizer=tokenizer)
+    run_stages(preparation, STAGES)
+    vocabulary = Vocabulary.load(preparation.tokenizer_directory)
+    store = TokenStore(preparation.tokens_directory, "train")
+    layout = DialoguesConfig(kind="dialogues", speakers=speakers, fake_probability=0.0)
+    material = Material(store, range(store.num_documents), 100, FRAMES["cls_sep"], 1, 0)
+    pieces = layout.bind(vocabulary).cut(material).pieces
+    spans = zip(pieces.documents, pieces.starts, pieces.stops, strict=True)
+    return [vocabulary.tokens(store.ids(int(one))[start:stop]) for one, start, stop in spans]
+
+
+FUSING = {"byte_level_bpe": 320, "unigram": 45, "sentencepiece_bpe": 60}
+KINDS = pytest.mark.parametrize(("kind", "size"), FUSING.items())
+
+
+@KINDS
+def test_marks_joined_with_what_follows_are_refused(kind: str, size: int, tmp_path: Path) -> None:
+    message = r"document \d+ .* joins the end of the mark '[甲乙]：'.*write a space"
+    with pytest.raises(InputError, match=message):
+        cut_with(tmp_path, QUOTED, {"kind": kind, "vocab_size": size}, ("甲：", "乙："))
+
+
+@KINDS
+def test_a_space_behind_them_parts_marks(kind: str, size: int, tmp_path: Path) -> None:
+    spaced = [document.replace("：", "： ") for document in QUOTED]
+    turns = cut_with(tmp_path, spaced, {"kind": kind, "vocab_size": size}, ("甲：", "乙："))
+    assert len(turns) >= 3 * 30
+    assert len({tuple(turn) for turn in turns[1::3]}) == 1, "很好"
+
+
+def test_word_pieces_part_marks(tmp_path: Path) -> None:
+    turns = cut_with(tmp_path, QUOTED, {"kind": "wordpiece", "vocab_size": 100}, ("甲：", "乙："))
+    assert {"".join(turn) for turn in turns[1::3]} == {"“很好。”"}
+    assert all(turn[0] == "“" for turn in turns)
+
+
+@pytest.mark.parametrize("kind", ["wordpiece", "byte_level_bpe"])
+def test_a_mark_is_a_whole_word(kind: str, tmp_path: Path) -> None:
+    """Of either case, for a vocabulary that has one: Q is no mark in Qing, nor A in Also."""
+    documents = [
+        f"Q no {word} here.\nQing went {word}.\nA also {word}.\nAlso {word}.\nq: yes {word}."
+        for word in map("".join, itertools.permutations("abcde", 2))
+    ]
+    turns = cut_with(tmp_path, documents, {"kind": kind, "vocab_size": 290}, (("Q", "q:"), "A"))
+    texts = ["".join(turn).replace("##", "").replace("Ġ", "").lower() for turn in turns]
+    assert all(text.startswith("no") and "qingwent" in text for text in texts[::3])
+    assert all(text.startswith("also") and text.count("also") == 2 for text in texts[1::3])
+    assert all("yes" in text for text in texts[2::3])
+    assert len(texts) >= 3 * 10
 
 
 def test_corruptions_that_move_tokens_are_refused(tmp_path: Path) -> None:

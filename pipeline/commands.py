@@ -159,10 +159,8 @@ def import_folder(folder: Path, output: Path) -> Result:
     text = yaml.safe_dump({"model": to_plain(model)}, sort_keys=False)
     (writing / CONFIG_FILE).write_text(text, encoding="utf-8")
     # An export of ours holds a sentencepiece model and what it became: the model decides.
-    names_of_files = ("tokenizer.model",), ("tokenizer.json", "vocab.txt")
-    for name in next(
-        (some for some in names_of_files if any((folder / one).exists() for one in some)), ()
-    ):
+    has_model = (folder / "tokenizer.model").exists()
+    for name in ("tokenizer.model",) if has_model else ("tokenizer.json", "vocab.txt"):
         if (folder / name).exists():
             shutil.copyfile(folder / name, writing / TOKENIZER / name)
     rename(writing, output)
